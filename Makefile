@@ -1,0 +1,134 @@
+# `make` alone lists the targets. Variables: VENV, PYTHON, PYTEST_ARGS, NO_SKIPS=1, SANITIZE_CC.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+VENV ?= .venv
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+C_SOURCES := $(sort $(wildcard csrc/*.c))
+C_HEADERS := $(sort $(wildcard csrc/*.h tests/csrc/*.h))
+C_TESTS := $(patsubst tests/csrc/%.c,%,$(sort $(wildcard tests/csrc/test_*.c)))
+
+.PHONY: help
+help: ## print this
+	@echo "targets:"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do \
+	    printf '  %-10s %s\n' "$$name" "$$text"; done
+
+# ---- the environment
+
+.PHONY: venv
+venv: $(INSTALLED) ## make the environment (.venv, by python3), and (re)build coopshm in it
+
+$(PY):
+	.ci/prepare $(PYTHON)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# Editable: Python sources are used in place; the C core is rebuilt here when anything it is made of changes.
+$(INSTALLED): $(C_SOURCES) $(wildcard csrc/*.h) build.py setup.py pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+# ---- tests
+
+# In CI a skipped test fails the run, unless its reason says that the skip is expected (tests/_no_skips.py).
+ifeq ($(CI),true)
+NO_SKIPS ?= 1
+endif
+
+.PHONY: test
+test: $(INSTALLED) test-c ## run every test: the C programs of tests/csrc, then pytest
+	$(PY) -m pytest -n auto $(if $(NO_SKIPS),-p tests._no_skips) $(PYTEST_ARGS)
+
+.PHONY: demo
+demo: $(INSTALLED) ## 64 clients on a real gunicorn: per-worker caching beside coopshm
+	$(PY) -m demo
+
+.PHONY: bench
+bench: $(INSTALLED) ## run the benchmarks
+	$(PY) -m bench
+
+.PHONY: lint
+lint: $(INSTALLED) ## ruff: rules and format
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+.PHONY: types
+types: $(INSTALLED) ## mypy, strict
+	$(PY) -m mypy
+
+# ---- the C core by itself
+#
+# Each tests/csrc/test_*.c is a program, linked with all of csrc/*.c, that returns 0 when it passes. It is built
+# in three variants, each under build/c/VARIANT: plain, asan (address and undefined behaviour) and tsan (threads).
+
+C_FLAGS := -std=gnu11 -g -Wall -Wextra -Icsrc -Itests/csrc
+# 1: a compiler; succeeds when it can build and start a program under each of the sanitizers.
+sanitizes = for s in address,undefined thread; do \
+    echo 'int main(void) { return 0; }' | $(1) -fsanitize=$$s -x c - -o build/c/probe && build/c/probe; done
+SANITIZE_CC ?= $(shell mkdir -p build/c; for cc in clang gcc; do \
+    { $(call sanitizes,$$cc) && echo $$cc && break; } 2>/dev/null; done)
+ASAN_FLAGS := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+TSAN_FLAGS := -O1 -fno-omit-frame-pointer -fsanitize=thread
+
+# 1: variant, 2: compiler, 3: flags
+define c_variant
+build/c/$(1)/%.o: csrc/%.c $(C_HEADERS) Makefile
+	@mkdir -p $$(@D)
+	$(2) $(C_FLAGS) $(3) -c $$< -o $$@
+build/c/$(1)/test_%: tests/csrc/test_%.c $(patsubst csrc/%.c,build/c/$(1)/%.o,$(C_SOURCES)) $(C_HEADERS) Makefile
+	@mkdir -p $$(@D)
+	$(2) $(C_FLAGS) $(3) $$< $$(filter %.o,$$^) -lrt -pthread -o $$@
+.PHONY: run-$(1)
+run-$(1): $(addprefix build/c/$(1)/,$(C_TESTS))
+	@for program in $$^; do echo "run $$$$program"; timeout 300 $$$$program; done
+endef
+$(eval $(call c_variant,plain,$$(CC),-O2))
+$(eval $(call c_variant,asan,$$(SANITIZE_CC),$(ASAN_FLAGS)))
+$(eval $(call c_variant,tsan,$$(SANITIZE_CC),$(TSAN_FLAGS)))
+
+.PHONY: test-c
+test-c: run-plain
+
+run-asan: export ASAN_OPTIONS ?= abort_on_error=1
+run-asan: export UBSAN_OPTIONS ?= print_stacktrace=1
+run-tsan: export TSAN_OPTIONS ?= halt_on_error=1
+
+.PHONY: warnings
+warnings:
+	@for cc in gcc clang; do \
+	    command -v $$cc >/dev/null || { echo "$$cc: not installed"; continue; }; \
+	    for source in $(C_SOURCES); do $$cc $(C_FLAGS) -O2 -Werror -c $$source -o /dev/null; done; \
+	    echo "$$cc: no warnings"; \
+	done
+
+.PHONY: sanitize
+sanitize: warnings ## C tests under ASan/UBSan and TSan; the C core without warnings under gcc and clang
+	@[ -n "$(SANITIZE_CC)" ] || { echo "neither clang nor gcc can build with sanitizers here" >&2; exit 1; }
+	$(MAKE) run-asan run-tsan SANITIZE_CC=$(SANITIZE_CC)
+
+# ---- distributions
+
+# The wheel is built from the sdist, then installed and used away from the tree.
+.PHONY: dist
+dist: $(INSTALLED) ## build sdist and wheel into dist/, and try the wheel in an environment of its own
+	rm -rf dist build/dist-venv
+	mkdir -p build
+	$(VENV)/bin/pyproject-build --outdir dist > build/dist.log 2>&1 || { cat build/dist.log; exit 1; }
+	$(PY) -m venv build/dist-venv
+	build/dist-venv/bin/python -m pip install --quiet dist/*.whl
+	cd build && dist-venv/bin/python -c 'import coopshm._core, sys; print(sys.version.split()[0], coopshm._core.__file__)'
+	ls -l dist
+
+.PHONY: clean
+clean: ## remove what was built; the environments stay
+	rm -rf build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f coopshm/_core*.so .venv*/.installed $(INSTALLED)
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

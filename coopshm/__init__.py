@@ -1,0 +1,172 @@
+"""coopshm: a shared-memory, compute-once cache for prefork Python servers.
+
+    import coopshm
+
+    coopshm.configure("coopshm.toml")  # or a mapping; or $COOPSHM_CONFIG; or ./coopshm.toml; or nothing
+    page = coopshm.cached("pages", ("product", 42), lambda: render(42))
+    coopshm.reset("pages")
+
+All worker processes of a host share one segment per cache. `fn` runs once per key however many ask; a hit takes no lock;
+after `reset` returns, no call returns what was computed before.
+
+A map of the package, each module importing only from those above it:
+
+    errors      the tree of exceptions            versions   versions as canonical JSON
+    config      settings, checked                 keys       keys as bytes
+    values      values as bytes                   failures   exceptions as bytes
+    _segment    one attached segment: the only importer of the compiled core (csrc/)
+    stats       what the processes have counted
+    attachment  which segment and generation this process is in: hooks, reset
+    cache       the compute-once loop
+    admin/      the command line
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from . import config as _config
+from .cache import Cache, NoCache
+from .errors import (
+    BusyError,
+    ComputeError,
+    ConfigError,
+    CoopshmError,
+    CorruptError,
+    CycleError,
+    DecodeError,
+    EncodeError,
+    InvalidKeyError,
+    LayoutError,
+    NoSpaceError,
+    OwnershipError,
+    ResetError,
+    SegmentError,
+    UnknownCacheError,
+)
+from .stats import Stats
+
+__all__ = [
+    "BusyError",
+    "Cache",
+    "ComputeError",
+    "ConfigError",
+    "CoopshmError",
+    "CorruptError",
+    "CycleError",
+    "DecodeError",
+    "EncodeError",
+    "InvalidKeyError",
+    "LayoutError",
+    "NoCache",
+    "NoSpaceError",
+    "OwnershipError",
+    "ResetError",
+    "SegmentError",
+    "Stats",
+    "UnknownCacheError",
+    "cached",
+    "configure",
+    "on_reset",
+    "open",
+    "reset",
+    "stats",
+    "version",
+]
+
+T = TypeVar("T")
+
+logging.getLogger("coopshm").addHandler(logging.NullHandler())
+
+_lock = threading.RLock()
+_configured: _config.Config | None = None
+_caches: dict[str, Cache] = {}
+
+
+def _fresh_lock() -> None:
+    global _lock
+    _lock = threading.RLock()  # a thread that the child does not have may have held it
+
+
+os.register_at_fork(after_in_child=_fresh_lock)
+
+
+def configure(source: Mapping[str, object] | str | os.PathLike[str] | None = None) -> None:
+    """Load the configuration of all caches; the first use of a cache does it when nobody has.
+
+    Args:
+        source: a mapping, or the path of a TOML file. None: the file that $COOPSHM_CONFIG names, else ./coopshm.toml if it
+            exists, else the defaults: any name is a cache of 64 MiB. $COOPSHM_NAMESPACE overrides the namespace in each
+            case.
+
+    Cache objects made before keep the settings they were opened with; the functions of this module use the new ones.
+
+    Raises:
+        ConfigError: naming the source, the key, the value and what is allowed.
+        FileNotFoundError: there is no such file.
+    """
+    global _configured
+    loaded = _config.load(source)
+    with _lock:
+        _configured = loaded
+        _caches.clear()
+
+
+def open(name: str) -> Cache:
+    """Return the cache `name`, attached to its segment. One object per process and name.
+
+    Raises:
+        UnknownCacheError: the configuration does not have it.
+        ConfigError: the configuration is wrong, or `name` cannot be a name.
+        SegmentError: the segment cannot be had; its subclasses tell why.
+    """
+    global _configured
+    cache = _caches.get(name)
+    if cache is not None:
+        return cache
+    with _lock:
+        cache = _caches.get(name)
+        if cache is None:
+            if _configured is None:
+                _configured = _config.load()
+            cache = _caches[name] = Cache(_configured.namespace, _configured.cache(name))
+        return cache
+
+
+def cached(name: str, key: object, fn: Callable[[], T | NoCache[T]]) -> T:
+    """Return the value of `key` in cache `name`, calling `fn` to compute it if no process has.
+
+    See `Cache.cached` for arguments, result and errors, and `open` for the errors of the first use.
+    """
+    try:
+        cache = _caches[name]
+    except KeyError:
+        cache = open(name)
+    return cache.cached(key, fn)
+
+
+def reset(name: str, version: object = None) -> object:
+    """Invalidate cache `name` as a whole, on this host. See `Cache.reset`."""
+    return open(name).reset(version)
+
+
+def version(name: str) -> object:
+    """Return the version of the source that cache `name` holds values of."""
+    return open(name).version()
+
+
+def on_reset(name: str, hook: Callable[[object], object]) -> None:
+    """Have `hook(version)` called in this process after each reset of cache `name`. See `Cache.on_reset`.
+
+    Opens the cache, since the process must know from which generation on it has to tell. So configure first.
+    """
+    open(name).on_reset(hook)
+
+
+def stats(name: str) -> Stats:
+    """Return what all processes of cache `name` have counted. See `Stats`."""
+    return open(name).stats()

@@ -1,0 +1,527 @@
+"""One attached segment: the only module that imports the compiled core, and the only one that knows posix_ipc.
+
+Everything above deals in bytes, ints and the exceptions of errors.py. What is here of substance is how an object in
+/dev/shm is found, checked (whose is it, who else may touch it) and, if nobody uses it, replaced; the rest passes calls on.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import stat
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import posix_ipc
+
+from . import keys
+from ._core import ffi, lib
+from .config import CacheConfig, segment_name
+from .errors import (
+    BusyError,
+    ConfigError,
+    CoopshmError,
+    CorruptError,
+    CycleError,
+    LayoutError,
+    NoSpaceError,
+    OwnershipError,
+    SegmentError,
+)
+
+#: Processes, computations in flight and waiting threads that one segment has room for. A row takes a page, once it
+#: is used; a flight 256 bytes and a node 64. Beyond them calls are answered uncached and counted.
+ROWS: Final = 1024
+FLIGHTS: Final = 1024
+NODES: Final = 2048
+
+#: How long to wait for another process that is creating the segment, in seconds. It takes milliseconds; one that
+#: is stopped in the middle must not hold others up longer than the contract's second.
+CREATE_PATIENCE: Final = 0.8
+
+#: What csm_claim and csm_wait return.
+READY, OWNER, JOINED, OUTCOME, AGAIN = (
+    lib.CSM_READY,
+    lib.CSM_OWNER,
+    lib.CSM_JOINED,
+    lib.CSM_OUTCOME,
+    lib.CSM_AGAIN,
+)
+INTERRUPTED, TIMEOUT, GONE, CYCLE = lib.CSM_INTERRUPTED, lib.CSM_TIMEOUT, lib.CSM_GONE, lib.CSM_CYCLE
+OK, STALE, FORKED, NOT_STORED = lib.CSM_OK, lib.CSM_STALE, lib.CSM_FORKED, lib.CSM_NOT_STORED
+
+#: What a published payload is to its waiters.
+VALUE, UNCACHED, FAILURE, UNSHAREABLE = lib.CSM_VALUE, lib.CSM_UNCACHED, lib.CSM_FAILURE, lib.CSM_UNSHAREABLE
+
+APP, OBSERVER = lib.CSM_APP, lib.CSM_OBSERVER
+
+#: Codes that mean "answer without the cache", and the statistic that counts each.
+BYPASSES: Final[dict[int, int]] = {
+    lib.CSM_FULL_ARENA: lib.CSM_STAT_BYPASS_FULL,
+    lib.CSM_FULL_ITEMS: lib.CSM_STAT_BYPASS_ITEMS,
+    lib.CSM_TOO_LARGE: lib.CSM_STAT_BYPASS_TOO_LARGE,
+    lib.CSM_NO_SPACE: lib.CSM_STAT_BYPASS_NO_SPACE,
+    lib.CSM_BUSY: lib.CSM_STAT_BYPASS_LOCK,
+    lib.CSM_NO_ROW: lib.CSM_STAT_BYPASS_ROWS,
+    lib.CSM_NO_FLIGHT: lib.CSM_STAT_BYPASS_FLIGHTS,
+    lib.CSM_NO_SLOT: lib.CSM_STAT_BYPASS_SLOTS,
+    lib.CSM_NO_NODE: lib.CSM_STAT_BYPASS_WAITERS,
+    lib.CSM_FORKED: lib.CSM_STAT_BYPASS_FORKED,
+    lib.CSM_SYSTEM: lib.CSM_STAT_BYPASS_SEGMENT,
+}
+#: Of these, the ones that mean that the value found no room.
+FULL: Final = {
+    lib.CSM_FULL_ARENA: "memory_limit is reached",
+    lib.CSM_FULL_ITEMS: "max_items is reached",
+    lib.CSM_TOO_LARGE: "a value is larger than memory_limit",
+    lib.CSM_NO_SPACE: "/dev/shm is full",
+}
+STATS: Final[dict[str, int]] = {
+    name[len("CSM_STAT_") :].lower(): getattr(lib, name) for name in dir(lib) if name.startswith("CSM_STAT_")
+}
+
+# A look at the generation from Python, without a call into C, is right where the machine keeps loads in order: what was
+# copied before was then also loaded before. Elsewhere csm_generation has the fence.
+_LOADS_IN_ORDER = platform.machine() in ("x86_64", "AMD64")
+
+#: A `csm_call *`: one attempt to get one key, with the ticket or the place in the queue it may have.
+Call = Any
+
+
+class EntryInfo(NamedTuple):
+    """An entry, without its value: what `keys()` and listings are made of."""
+
+    key: bytes
+    format: int
+    value_bytes: int
+
+
+def check(code: int, label: str) -> int:
+    """Return `code` unless it is an error that no caller handles itself; then raise what it means."""
+    if code >= 0:
+        return code
+    if code == lib.CSM_BUSY:
+        raise BusyError(
+            f"{label}: the write lock is held by a process that does not run (stopped?); continue or kill it"
+        )
+    if code in (lib.CSM_NO_ROW, lib.CSM_NO_FLIGHT, lib.CSM_NO_SLOT, lib.CSM_NO_NODE):
+        raise BusyError(
+            f"{label}: no room for another process, computation or waiter; {ROWS} processes can attach"
+        )
+    if code == lib.CSM_NO_SPACE:
+        raise NoSpaceError(
+            f"{label}: /dev/shm has no room for the cache's index; enlarge it (mount -o remount,size=..., or "
+            f"--shm-size for a container), or lower memory_limit or max_items"
+        )
+    if code == lib.CSM_LAYOUT:
+        raise LayoutError(
+            f"{label}: the segment was made by another version of coopshm or another C library, and is in use; "
+            f"give this release its own namespace, or stop the processes that use the old one"
+        )
+    if code == lib.CSM_CORRUPT:
+        raise CorruptError(
+            f"{label}: the segment contradicts itself and is in use; stop its processes, or destroy the cache with "
+            f"coopshm-admin destroy"
+        )
+    if code == lib.CSM_SYSTEM:
+        raise SegmentError(f"{label}: {os.strerror(lib.csm_errno())}")
+    raise CoopshmError(f"{label}: unexpected code {code} from the core")
+
+
+class Segment:
+    """A mapped segment and this process's handle on it. Thread-safe; goes through a fork."""
+
+    __slots__ = ("_find", "created", "flipped", "generation", "handle", "label", "memory", "name")
+
+    def __init__(self, name: str, label: str, handle: Any, created: bool) -> None:
+        self.name = name
+        self.label = label
+        self.handle = handle
+        self.created = created
+        self.flipped = False
+        mapping = ffi.buffer(lib.csm_base(handle), lib.csm_mapped_bytes(handle))
+        self.memory = memoryview(mapping).toreadonly()
+        at = lib.csm_generation_offset(handle)
+        self.generation: Callable[[], int]
+        if _LOADS_IN_ORDER:
+            self.generation = partial(self.memory[at : at + 8].cast("Q").__getitem__, 0)
+        else:
+            self.generation = partial(lib.csm_generation, handle)
+        self._find = partial(lib.csm_find, handle)
+
+    # ---- reading
+
+    def find(self, key: bytes) -> int:
+        """Look `key` up; see csm_find in api.h for the packed result."""
+        return self._find(key, len(key))  # type: ignore[no-any-return]
+
+    def view(self, key: bytes) -> tuple[int, memoryview] | None:
+        """Return format and value of `key`, pinned: the memoryview is valid and unchanged for as long as it lives."""
+        out = ffi.new("csm_view **")
+        code = lib.csm_view_acquire(self.handle, key, len(key), out)
+        if code == lib.CSM_MISS:
+            return None
+        check(code, self.label)
+        view = out[0]
+        # Everything made from the buffer (slices, arrays) keeps `data` alive; the last one's end releases the pin.
+        data = ffi.gc(view.data, partial(_release, view))
+        return view.format, memoryview(ffi.buffer(data, view.bytes)).toreadonly()
+
+    # ---- computing once
+
+    def call(self) -> Call:
+        """Return a blank call. Made before `claim`, so that whatever `claim` wins is in the caller's hands even when a
+        signal handler raises right after it; see `release`."""
+        return ffi.new("csm_call *")
+
+    def claim(self, call: Call, key: bytes, parent: Call | None) -> int:
+        return lib.csm_claim(self.handle, key, len(key), parent or ffi.NULL, call)  # type: ignore[no-any-return]
+
+    def wait(self, call: Call, seconds: float) -> int:
+        return lib.csm_wait(self.handle, call, int(seconds * 1e9))  # type: ignore[no-any-return]
+
+    def release(self, call: Call) -> None:
+        """Give up what `call` still holds: its flight, or its place in the queue."""
+        if call.ticket.serial:
+            lib.csm_abandon(self.handle, call)
+        if call.waiter.serial:
+            lib.csm_wait_leave(self.handle, call)
+
+    def outcome(self, call: Call) -> tuple[int, int, bytes] | None:
+        """Return kind, format and payload of the outcome that `wait` found, None when it is lost already."""
+        size = call.waiter.outcome_bytes
+        buffer = ffi.new("char[]", size) if size else ffi.NULL
+        if lib.csm_outcome_read(self.handle, call, buffer) != OK:
+            return None
+        payload = ffi.buffer(buffer, size)[:] if size else b""
+        return call.waiter.outcome_kind, call.waiter.outcome_format, payload
+
+    def publish(self, call: Call, key: bytes, kind: int, format: int, pieces: Sequence[bytes | memoryview]) -> int:
+        array = ffi.new("csm_piece[]", len(pieces))
+        held = []
+        for at, piece in enumerate(pieces):
+            data = ffi.from_buffer(piece)
+            held.append(data)
+            array[at].data = data
+            array[at].bytes = len(data)
+        return lib.csm_publish(self.handle, call, key, len(key), kind, format, array, len(pieces))  # type: ignore[no-any-return]
+
+    def cycle(self) -> CycleError:
+        """Return the error for the CYCLE that this thread was just told of."""
+        buffer = ffi.new("unsigned char[]", 96)
+        chain = []
+        for i in range(lib.csm_chain_length()):
+            size = lib.csm_chain_key(i, buffer, 96)
+            chain.append(keys.preview(ffi.buffer(buffer, size)[:]))
+        return cycle_error(self.label, chain)
+
+    # ---- reset
+
+    def reset_lock(self, seconds: float) -> int:
+        return lib.csm_reset_lock(self.handle, int(seconds * 1e9))  # type: ignore[no-any-return]
+
+    def reset_unlock(self) -> None:
+        lib.csm_reset_unlock(self.handle)
+
+    def reset_commit(self, version: bytes) -> None:
+        check(lib.csm_reset_commit(self.handle, version, len(version)), self.label)
+
+    def version(self) -> tuple[bytes, int]:
+        """Return the current version's canonical JSON, and its generation."""
+        buffer, size, generation = ffi.new("char[]", 1024), ffi.new("size_t *"), ffi.new("uint64_t *")
+        lib.csm_version(self.handle, buffer, 1024, size, generation)
+        return ffi.buffer(buffer, size[0])[:], generation[0]
+
+    # ---- looking on
+
+    def count(self, stat: int, n: int = 1) -> None:
+        lib.csm_count(self.handle, stat, n)
+
+    def warn_once(self, generation: int) -> bool:
+        return bool(lib.csm_warn_once(self.handle, generation))
+
+    def describe(self) -> Any:
+        info = ffi.new("csm_info *")
+        lib.csm_describe(self.handle, info)
+        return info
+
+    def entries(self) -> list[EntryInfo]:
+        """Return the entries of one generation, in the order of their commits."""
+        capacity = 1 << 20  # of one batch; a key takes at most 64 KiB
+        buffer = ffi.new("unsigned char[]", capacity)
+        cursor = ffi.new("uint64_t *")
+        while True:
+            generation, found = self.generation(), []
+            cursor[0] = 0
+            while (size := lib.csm_entries(self.handle, generation, cursor, buffer, capacity)) > 0:
+                data, at = ffi.buffer(buffer, size)[:], 0
+                while at < size:
+                    key_bytes = int.from_bytes(data[at : at + 4], "little")
+                    format = int.from_bytes(data[at + 4 : at + 8], "little")
+                    value_bytes = int.from_bytes(data[at + 8 : at + 16], "little")
+                    at += 16
+                    found.append(EntryInfo(data[at : at + key_bytes], format, value_bytes))
+                    at += key_bytes
+            if size == 0:
+                return found
+
+    def flights(self) -> list[Any]:
+        infos = ffi.new("csm_flight_info[]", FLIGHTS)
+        return [infos[i] for i in range(lib.csm_flights(self.handle, infos, FLIGHTS))]
+
+    def verify(self) -> list[str]:
+        """Check every structure, under the write lock. Returns the faults found."""
+        report = ffi.new("char[]", 1 << 16)
+        check(lib.csm_verify(self.handle, report, 1 << 16), self.label)
+        return ffi.string(report).decode().splitlines()  # type: ignore[union-attr]
+
+    # ---- end of life
+
+    def gone(self) -> bool:
+        """Has the segment been destroyed, or has its object lost its name?"""
+        return not lib.csm_linked(self.handle) or bool(lib.csm_destroyed(self.handle))
+
+    def destroy(self) -> None:
+        check(lib.csm_destroy(self.handle), self.label)
+        # The name may meanwhile be somebody else's new segment.
+        unlink_if(self.name, lambda fd: lib.csm_is_object(self.handle, fd) == 1)
+
+    def leave(self) -> None:
+        """Give the row back. Views stay valid: the last one's release completes it."""
+        lib.csm_leave(self.handle)
+
+
+def _release(view: Any, _data: Any) -> None:
+    lib.csm_view_release(view)
+
+
+def cycle_error(label: str, chain: Sequence[str]) -> CycleError:
+    path = " -> ".join([*chain, chain[0]]) if chain else "?"
+    return CycleError(
+        f"{label}: a computation waits for itself: {path}; compute the shared part under a key of its own",
+        tuple(chain),
+    )
+
+
+# ---- finding the object
+
+
+def open_segment(
+    namespace: str, config: CacheConfig, version: bytes, role: int = APP, create: bool = True
+) -> Segment:
+    """Attach to the segment of a cache, creating or replacing it as needed.
+
+    Args:
+        version: canonical JSON of the configured version, empty for none.
+        role: APP or OBSERVER; an observer never flips, and keeps no cache alive.
+        create: False to fail with FileNotFoundError when there is none.
+
+    Raises:
+        SegmentError and its subclasses, ConfigError (unknown user or group).
+    """
+    name = segment_name(namespace, config.name)
+    label = f"cache {config.name!r} (/dev/shm{name})"
+    deadline = time.monotonic() + CREATE_PATIENCE
+    while True:
+        fd = _open_object(name, label, config, create, check_owner=role == APP)
+        segment = _attach(fd, name, label, config, role, version)
+        if segment is not None:
+            return segment
+        if time.monotonic() > deadline:
+            raise BusyError(f"{label}: another process is creating it and does not get on (stopped?)")
+        time.sleep(0.001)
+
+
+def _attach(fd: int, name: str, label: str, config: CacheConfig, role: int, version: bytes) -> Segment | None:
+    """Attach to the object behind `fd`. None: it was replaced, or is just being created; look again."""
+    settings = ffi.new(
+        "csm_settings *",
+        {
+            "memory_limit": config.memory_limit,
+            "max_items": config.max_items,
+            "rows": ROWS,
+            "flights": FLIGHTS,
+            "nodes": NODES,
+        },
+    )
+    out, created = ffi.new("csm **"), ffi.new("int *")
+    code = lib.csm_open(fd, settings, int(CREATE_PATIENCE * 1e9), out, created)
+    if code != OK:
+        try:
+            if code in (GONE, lib.CSM_NO_SPACE) or (
+                code in (lib.CSM_LAYOUT, lib.CSM_CORRUPT) and role == APP and _unused(fd)
+            ):
+                _replace(name, fd)
+                if code != lib.CSM_NO_SPACE:
+                    return None
+            check(code, label)
+        finally:
+            os.close(fd)
+    segment = Segment(name, label, out[0], bool(created[0]))
+    try:
+        if (
+            role == APP
+            and not created[0]
+            and _differs(segment, config)
+            and lib.csm_in_use_by_others(segment.handle) == 0
+        ):
+            # Nobody is attached, so nobody can miss it: the new settings take effect.
+            _replace(name, lib.csm_descriptor(segment.handle))
+            segment.leave()
+            return None
+        flipped = ffi.new("int *")
+        cold = role == APP and config.lifetime == "app"
+        check(lib.csm_join(segment.handle, role, cold, version, len(version), flipped), label)
+        segment.flipped = bool(flipped[0])
+        if not _is_named(name, segment):  # replaced or destroyed while this process was joining
+            segment.leave()
+            return None
+    except BaseException:
+        segment.leave()
+        raise
+    return segment
+
+
+def _differs(segment: Segment, config: CacheConfig) -> bool:
+    info = segment.describe()
+    return bool(info.memory_limit != config.memory_limit or info.max_items != config.max_items)
+
+
+def _unused(fd: int) -> bool:
+    return lib.csm_in_use(fd) == 0  # type: ignore[no-any-return]
+
+
+def _open_object(name: str, label: str, config: CacheConfig, create: bool, check_owner: bool) -> int:
+    while True:
+        try:
+            # Not with O_CREAT at first: for another user's object that is refused in a sticky directory, even to root.
+            fd = posix_ipc.SharedMemory(name).fd
+        except posix_ipc.ExistentialError:
+            if not create:
+                raise FileNotFoundError(f"{label}: there is no such segment") from None
+        except (posix_ipc.PermissionsError, PermissionError):
+            raise OwnershipError(
+                f"{label}: it belongs to another user and may not be opened; set `user` or `group` for the cache, or "
+                f"use another namespace"
+            ) from None
+        except OSError as exc:
+            raise SegmentError(
+                f"{label}: {exc.strerror or exc}; is it a symbolic link, or no regular file?"
+            ) from exc
+        else:
+            try:
+                if check_owner:
+                    _check_owner(fd, label, config)
+            except BaseException:
+                os.close(fd)
+                raise
+            return int(fd)
+        try:
+            fd = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=config.mode).fd
+        except posix_ipc.ExistentialError:
+            if not os.path.isdir("/dev/shm"):
+                raise NoSpaceError(f"{label}: /dev/shm is missing; mount a tmpfs there") from None
+            continue  # somebody was faster
+        except (posix_ipc.PermissionsError, PermissionError):
+            raise OwnershipError(f"{label}: no permission to create it in /dev/shm") from None
+        except OSError as exc:
+            raise NoSpaceError(f"{label}: cannot be created in /dev/shm: {exc.strerror or exc}") from exc
+        try:
+            _hand_over(fd, label, config)
+        except BaseException:
+            os.close(fd)
+            posix_ipc.unlink_shared_memory(name)
+            raise
+        return int(fd)
+
+
+def _user(config: CacheConfig, label: str) -> int | None:
+    if config.user is None or isinstance(config.user, int):
+        return config.user
+    import pwd
+
+    try:
+        return pwd.getpwnam(config.user).pw_uid
+    except KeyError:
+        raise ConfigError(f"{label}: user {config.user!r} does not exist on this host") from None
+
+
+def _group(config: CacheConfig, label: str) -> int | None:
+    if config.group is None or isinstance(config.group, int):
+        return config.group
+    import grp
+
+    try:
+        return grp.getgrnam(config.group).gr_gid
+    except KeyError:
+        raise ConfigError(f"{label}: group {config.group!r} does not exist on this host") from None
+
+
+def _hand_over(fd: int, label: str, config: CacheConfig) -> None:
+    user, group = _user(config, label), _group(config, label)
+    try:
+        if user is not None or group is not None:
+            os.fchown(fd, -1 if user is None else user, -1 if group is None else group)
+        os.fchmod(fd, config.mode)  # the umask may have taken bits away
+    except PermissionError as exc:
+        raise OwnershipError(
+            f"{label}: cannot be given to user {config.user!r}, group {config.group!r}; create it as root or as that user"
+        ) from exc
+
+
+def _check_owner(fd: int, label: str, config: CacheConfig) -> None:
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise OwnershipError(f"{label}: it is not a regular file; remove it")
+    # Root's objects are as trustworthy as the machine.
+    trusted = {os.geteuid(), 0, _user(config, label)}
+    if found.st_uid not in trusted:
+        raise OwnershipError(
+            f"{label}: it belongs to uid {found.st_uid}, not to uid {os.geteuid()}; set `user` if that is meant, use "
+            f"another namespace, or remove it"
+        )
+    excess = stat.S_IMODE(found.st_mode) & ~config.mode
+    if excess:
+        raise OwnershipError(
+            f"{label}: its mode is {stat.S_IMODE(found.st_mode):04o}, which lets more in than the configured "
+            f"{config.mode:04o}; remove it, or set `mode`"
+        )
+
+
+def _is_named(name: str, segment: Segment) -> bool:
+    try:
+        fd = posix_ipc.SharedMemory(name).fd
+    except (posix_ipc.Error, OSError):
+        return False
+    try:
+        return lib.csm_is_object(segment.handle, fd) == 1  # type: ignore[no-any-return]
+    finally:
+        os.close(fd)
+
+
+def _replace(name: str, fd: int) -> None:
+    """Unlink `name` if it still is the object behind `fd`, unused or destroyed."""
+    if lib.csm_guard(fd) != OK:
+        return  # its creator, or somebody else who replaces it
+    try:
+        mine = os.fstat(fd)
+        unlink_if(name, lambda other: os.path.samestat(os.fstat(other), mine))
+    finally:
+        lib.csm_unguard(fd)
+
+
+def unlink_if(name: str, is_it: Callable[[int], bool]) -> None:
+    """Unlink the object `name` if `is_it` says so of a descriptor of it."""
+    try:
+        fd = posix_ipc.SharedMemory(name).fd
+    except (posix_ipc.Error, OSError):
+        return
+    try:
+        if is_it(fd):
+            posix_ipc.unlink_shared_memory(name)
+    except posix_ipc.ExistentialError:
+        pass  # somebody else was faster
+    finally:
+        os.close(fd)

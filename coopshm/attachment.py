@@ -1,0 +1,173 @@
+"""Which segment and which generation this process is in, and how it gets to the next one.
+
+An attachment lives as long as its Cache; the segment under it may change, when it was destroyed or when its object lost
+its name. Hooks belong to the process, not to the segment: they run when the process first sees a generation (or another
+segment), before it computes anything in it, and the calls of other threads wait for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+
+from . import _segment
+from ._segment import Segment, open_segment
+from .config import CacheConfig, resolve_callable
+from .errors import ResetError
+from .versions import decode_version, encode_version
+
+__all__ = ["Attachment"]
+
+log = logging.getLogger("coopshm")
+
+#: How long a thread stays in C while it waits for another resetter, in seconds: then signal handlers run.
+_SLICE = 0.25
+
+
+class Attachment:
+    def __init__(self, namespace: str, config: CacheConfig) -> None:
+        self.namespace = namespace
+        self.config = config
+        self._hooks: list[Callable[[object], object]] = []
+        self._forget_threads()
+        _attachments.add(self)
+        self.segment = self._open()
+        #: The segment and generation that hooks have run for. A process starts with its source as it is now, so for the
+        #: first one there is nothing to run.
+        self.seen = (self.segment, self.segment.generation())
+
+    def _forget_threads(self) -> None:
+        """Begin without any of the other threads' state; also right after a fork, which leaves those behind."""
+        self._lock = threading.RLock()
+        self._in_hooks = False
+        self._resetter: int | None = None
+
+    def _open(self) -> Segment:
+        version = b"" if self.config.version is None else encode_version(self.config.version)
+        segment = open_segment(self.namespace, self.config, version)
+        info = segment.describe()
+        if info.memory_limit != self.config.memory_limit or info.max_items != self.config.max_items:
+            log.warning(
+                "%s: in use with memory_limit=%d and max_items=%d; the configured %d and %d take effect when it is next"
+                " created, after all its processes have ended",
+                segment.label,
+                info.memory_limit,
+                info.max_items,
+                self.config.memory_limit,
+                self.config.max_items,
+            )
+        log.info("%s: %s", segment.label, "created" if segment.created else "attached")
+        return segment
+
+    def reopen(self, gone: Segment) -> None:
+        """Go on with a new segment after `gone` was destroyed, or its object unlinked."""
+        with self._lock:
+            if self.segment is gone:
+                log.warning("%s: the segment is gone (destroyed, or its object was removed); rejoining", gone.label)
+                self.segment = self._open()
+                gone.leave()
+
+    # ---- generations
+
+    def notice(self) -> tuple[Segment, int]:
+        """Return the segment and generation to work in; hooks have run for it."""
+        while True:
+            here = (self.segment, self.segment.generation())
+            if here == self.seen:
+                return here
+            with self._lock:
+                if self._in_hooks:  # this thread's own hook asks the cache
+                    return here
+                if here == self.seen:
+                    continue
+                self._run_hooks(*here)
+                self.seen = here
+
+    def _run_hooks(self, segment: Segment, generation: int) -> None:
+        if not self._hooks:
+            return
+        version, of = segment.version()
+        if of != generation:
+            return  # already the next one: notice() comes again
+        self._in_hooks = True
+        try:
+            for hook in list(self._hooks):
+                hook(decode_version(version))
+        finally:
+            self._in_hooks = False
+
+    def add_hook(self, hook: Callable[[object], object]) -> None:
+        self.notice()
+        with self._lock:
+            self._hooks.append(hook)
+
+    # ---- reset
+
+    def version(self) -> object:
+        if self.segment.gone():
+            self.reopen(self.segment)
+        return decode_version(self.segment.version()[0])
+
+    def reset(self, version: object) -> object:
+        if self._resetter == threading.get_ident():
+            raise ResetError(f"{self.segment.label}: reset() was called by its own on_reset callback; it is in progress")
+        wanted = None if version is None else encode_version(version)
+        while True:
+            segment = self.segment
+            if segment.gone() or not self._lock_resets(segment):
+                self.reopen(segment)
+                continue
+            try:
+                done = self._reset_locked(segment, wanted)
+            finally:
+                self._resetter = None
+                segment.reset_unlock()
+            if not segment.gone():
+                self.notice()
+                return done
+
+    def _lock_resets(self, segment: Segment) -> bool:
+        """One resetter at a time, on the host. False: the segment is gone."""
+        while True:
+            code = segment.reset_lock(_SLICE)
+            if code == _segment.OK:
+                return True
+            if code == _segment.GONE:
+                return False
+            if code not in (_segment.TIMEOUT, _segment.INTERRUPTED):
+                _segment.check(code, segment.label)
+
+    def _reset_locked(self, segment: Segment, wanted: bytes | None) -> object:
+        current, _ = segment.version()
+        if wanted is None:
+            wanted = encode_version(_next(decode_version(current)))
+        version = decode_version(wanted)
+        if wanted == current:
+            return version
+        callback = self.config.on_reset
+        if callback is not None:
+            if isinstance(callback, str):
+                callback = resolve_callable(callback)
+            self._resetter = threading.get_ident()
+            callback(version)
+        segment.reset_commit(wanted)
+        log.info("%s: reset from %s to %s", segment.label, current.decode(), wanted.decode())
+        return version
+
+
+def _next(version: object) -> int:
+    return version + 1 if type(version) is int else 1
+
+
+_attachments: weakref.WeakSet[Attachment] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for attachment in list(_attachments):
+        attachment._forget_threads()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,380 @@
+"""A cache as its users see it, and the compute-once loop.
+
+The loop, for one key:
+
+    look up   a hit: copy, check the generation, decode, check again, return
+    claim     READY    somebody was faster: look up
+              OWNER    run fn, publish, return its value
+              JOINED   wait, for the entry (look up), an outcome (an exception, NoCache, no room), or the dead owner's place
+    bypass    where the cache cannot help: run fn, count the cause, return its value
+
+Every path back to the caller ends with a look at the generation. If it is not the one that the value (or exception) was
+computed in, that is dropped and the loop begins again. This last look is the moment at which the call returns, as far as
+"no reply after the reset was computed before it" is concerned.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Final, Generic, NamedTuple, TypeVar, cast
+
+from . import _segment, keys
+from ._segment import Call, Segment
+from .attachment import Attachment
+from .config import CacheConfig
+from .errors import DecodeError, EncodeError, shorten
+from .failures import decode_failure, encode_failure
+from .stats import Stats, collect
+from .values import BYTES, FAILURE, PICKLE_BUFFERS, Codec, codec
+from .values import view as as_view
+
+__all__ = ["Cache", "NoCache"]
+
+T = TypeVar("T")
+
+log = logging.getLogger("coopshm")
+
+#: How long a thread stays in C while it waits, in seconds: Python's signal handlers run at least this often, even when
+#: the signal was delivered to another thread.
+_WAIT_SLICE: Final = 0.25
+
+#: Values with out-of-band buffers come back over shared memory from this size on, in bytes; below, over a copy. A pin,
+#: with its view object, costs about as much as copying this much.
+_PIN_FROM: Final = 16 * 1024
+
+_MISSING: Final = object()
+
+_BYPASS_ENCODE: Final = _segment.STATS["bypass_encode"]
+_BYPASS_DECODE: Final = _segment.STATS["bypass_decode"]
+_MISSES: Final = _segment.STATS["misses"]
+
+
+class NoCache(Generic[T]):
+    """Wraps a result of `fn` that is to be returned, to the caller and to all who wait for it, but not stored.
+
+    Args:
+        value: what the callers get.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"NoCache({self.value!r})"
+
+
+class _Frame(NamedTuple):
+    """A computation that this thread (or task) is in the middle of."""
+
+    segment: Segment
+    key: bytes
+    call: Call | None  # None: computed without the cache, so nobody waits for it
+    pid: int  # a forked child is not in the middle of its parent's computations
+
+
+_frames: ContextVar[tuple[_Frame, ...]] = ContextVar("coopshm_frames", default=())
+
+
+class Cache:
+    """One cache, shared by all processes of this host that use its name and namespace. Thread-safe.
+
+    Made by `coopshm.open`. Keys are str, bytes, int, float, bool, None, and tuples of them, all typed: 1, True, 1.0, "1"
+    and b"1" are five keys.
+    """
+
+    def __init__(self, namespace: str, config: CacheConfig) -> None:
+        self.name: Final = config.name
+        self._codec: Final[Codec] = codec(config.serializer)
+        self._attachment: Final = Attachment(namespace, config)
+
+    def __repr__(self) -> str:
+        return f"<coopshm.Cache {self.name!r} in namespace {self._attachment.namespace!r}>"
+
+    # ---- what it is for
+
+    def cached(self, key: object, fn: Callable[[], T | NoCache[T]]) -> T:
+        """Return the value of `key`, calling `fn` to compute it if no process has.
+
+        Whoever else asks for the key meanwhile, in whatever thread or process, waits for that one call. If `fn` raises,
+        its caller and all who wait get the exception, and nothing is stored. If it returns `NoCache(v)` they get `v`, and
+        nothing is stored. What was computed before a reset is not returned after it: `fn` is called again.
+
+        Args:
+            key: str, bytes, int, float, bool, None, or a tuple of them.
+            fn: called without arguments, in this thread.
+
+        Raises:
+            InvalidKeyError: the key is of another type, or too long.
+            CycleError: the value is being computed by a computation that waits for the caller's.
+            ComputeError: another process's `fn` raised an exception that cannot be carried over; this has its text.
+            Exception: whatever `fn` raised, here or where it ran.
+        """
+        data = keys.encode_key(key)
+        while True:
+            try:
+                value = self._look_up(data)
+            except DecodeError as exc:
+                log.warning("cache %r: key %s: %s; computed without the cache", self.name, shorten(key), exc)
+                value = self._bypass(_BYPASS_DECODE, data, fn)
+            if value is _MISSING:
+                value = self._compute(data, fn)
+            if value is not _MISSING:
+                return cast("T", value)
+
+    def get(self, key: object, default: object = None) -> object:
+        """Return the value of `key` if it is stored, else `default`. Computes nothing and waits for nobody.
+
+        Raises:
+            DecodeError: it is stored, but cannot be decoded here.
+        """
+        data = keys.encode_key(key)
+        while True:
+            here = self._attachment.notice()
+            value = self._look_up(data)
+            if value is not _MISSING:
+                return value
+            if self._attachment.notice() == here:  # else it may just have been torn by a reset
+                return default
+
+    def view(self, key: object, fn: Callable[[], object] | None = None) -> memoryview | None:
+        """Return the bytes stored for `key` as a read-only memoryview over shared memory, without a copy.
+
+        The bytes never change, whatever is reset or published. While the view, or anything made from it, lives, the parts
+        of the arena it lies in (1/256 of `memory_limit` each) are not reused after a reset: drop views when done.
+
+        Args:
+            key: as in `cached`.
+            fn: computes the bytes when they are not stored, as in `cached`. Without it the result is then None.
+
+        Raises:
+            TypeError: the value is not bytes.
+        """
+        data = keys.encode_key(key)
+        while True:
+            segment, generation = self._attachment.notice()
+            found = segment.view(data)
+            if found is None:
+                if fn is None:
+                    return None
+                value = self.cached(key, fn)
+                if not segment.find(data):  # not stored: no room, NoCache, or a reset right away
+                    return as_view(BYTES, cast("bytes", value))
+            elif segment.generation() == generation:
+                return as_view(*found)
+
+    def keys(self) -> list[object]:
+        """Return the keys of all entries, in the order in which they were stored."""
+        return [keys.decode_key(entry.key) for entry in self._attachment.notice()[0].entries()]
+
+    # ---- reset
+
+    def reset(self, version: object = None) -> object:
+        """Invalidate the whole cache. When this returns, no call returns anything that was computed before.
+
+        The host's `on_reset` callback from the configuration runs first, in this process, with the version that is to be;
+        if it raises, nothing changes. Computations under way are discarded when they end, and done again.
+
+        Args:
+            version: the source's version from now on, any JSON-able term. None: the next one (one more, for a whole
+                number; else 1). A reset to the current version does nothing.
+
+        Returns:
+            The version now in force.
+
+        Raises:
+            ConfigError: `version` is not JSON-able, or too long; or the callback cannot be found.
+            ResetError: called by the callback itself.
+            BusyError: the write lock is held by a process that is stopped.
+            Exception: whatever the callback raised.
+        """
+        return self._attachment.reset(version)
+
+    def version(self) -> object:
+        """Return the version of the source that the cache holds values of."""
+        return self._attachment.version()
+
+    def on_reset(self, hook: Callable[[object], object]) -> None:
+        """Have `hook(version)` called in this process after each reset, before the process computes anything new.
+
+        Calls of the cache wait for it. If it raises, the call that ran it raises, and the next one tries again.
+        """
+        self._attachment.add_hook(hook)
+
+    # ---- looking on
+
+    def stats(self) -> Stats:
+        """Return what all processes of the cache have counted."""
+        return collect(self.name, self._attachment.notice()[0])
+
+    def verify(self) -> list[str]:
+        """Check every structure of the segment, under its write lock. Returns the faults found: none, if all is well."""
+        return self._attachment.segment.verify()
+
+    def destroy(self) -> None:
+        """Remove the segment from the host. Processes that use it, this one included, go on with a new, empty one."""
+        self._attachment.segment.destroy()
+
+    # ---- the loop
+
+    def _look_up(self, data: bytes) -> object:
+        """Return the stored value, or _MISSING. A hit takes no lock and writes nothing that another process reads."""
+        attachment = self._attachment
+        segment = attachment.segment
+        generation = segment.generation()
+        if attachment.seen != (segment, generation):
+            segment, generation = attachment.notice()
+        found = segment.find(data)
+        if found == 0:
+            return _MISSING
+        format, size = found & 31, (found >> 5) & 0x3FFFFF
+        payload: bytes | memoryview
+        if found > 0 and (format != PICKLE_BUFFERS or size < _PIN_FROM):
+            start = found >> 27 << 4
+            payload = segment.memory[start : start + size].tobytes()
+        else:
+            view = segment.view(data)
+            if view is None:
+                return _MISSING
+            format, payload = view
+            if format != PICKLE_BUFFERS:
+                payload = payload.tobytes()
+        if segment.generation() != generation:  # perhaps torn: nothing is decoded that was not checked
+            return _MISSING
+        if format == BYTES:
+            return payload
+        value = self._codec.decode(format, payload)
+        return value if segment.generation() == generation else _MISSING
+
+    def _compute(self, data: bytes, fn: Callable[[], object]) -> object:
+        """Nothing is stored: own the computation, or wait for it. _MISSING: look again."""
+        segment, _ = self._attachment.notice()
+        parent = self._enclosing(segment, data)
+        segment.count(_MISSES)
+        call = segment.call()
+        try:
+            code = segment.claim(call, data, parent)
+            if code == _segment.JOINED:
+                code = self._wait(segment, call)
+            if code in (_segment.READY, _segment.AGAIN):
+                return _MISSING
+            if code == _segment.OWNER:
+                return self._own(segment, call, data, fn)
+            if code == _segment.OUTCOME:
+                return self._outcome(segment, call, data, fn)
+            if code == _segment.CYCLE:
+                raise segment.cycle()
+            if code == _segment.GONE:
+                self._attachment.reopen(segment)
+                return _MISSING
+            if code in _segment.BYPASSES:
+                return self._bypass(_segment.BYPASSES[code], data, fn)
+            _segment.check(code, segment.label)
+            return _MISSING
+        except BaseException:
+            # Also for what a signal handler raised at any point above: a flight must not be left without its owner.
+            segment.release(call)
+            raise
+
+    def _enclosing(self, segment: Segment, data: bytes) -> Call | None:
+        """Return the call of the computation that asks, in the same segment.
+
+        Raises:
+            CycleError: it, or one around it, is the very computation that is asked for.
+        """
+        parent, pid = None, os.getpid()
+        for at, frame in enumerate(frames := _frames.get()):
+            if frame.pid != pid:
+                continue
+            if frame.segment is segment:
+                if frame.key == data:
+                    chain = [f"{f.segment.label} {keys.preview(f.key)}" for f in frames[at:]]
+                    raise _segment.cycle_error(segment.label, chain)
+                parent = frame.call
+        return parent
+
+    def _wait(self, segment: Segment, call: Call) -> int:
+        while True:
+            code = segment.wait(call, _WAIT_SLICE)
+            if code not in (_segment.TIMEOUT, _segment.INTERRUPTED):
+                return code
+
+    def _own(self, segment: Segment, call: Call, data: bytes, fn: Callable[[], object]) -> object:
+        generation = call.ticket.generation
+        if self._attachment.notice() != (segment, generation):
+            # A reset came between the look-up and the claim. Hooks come first, and others must not wait for them behind a
+            # flight of this thread, which a hook may itself ask for.
+            segment.release(call)
+            return _MISSING
+        token = _frames.set((*_frames.get(), _Frame(segment, data, call, os.getpid())))
+        try:
+            value = fn()
+        except Exception as exc:
+            failure = encode_failure(exc, f"raised in process {os.getpid()}")
+            code = segment.publish(call, data, _segment.FAILURE, FAILURE, (failure,))
+            if code != _segment.STALE and segment.generation() == generation:
+                raise
+            return _MISSING
+        finally:
+            _frames.reset(token)
+        kind = _segment.VALUE
+        if isinstance(value, NoCache):
+            kind, value = _segment.UNCACHED, value.value
+        try:
+            format, pieces = self._codec.encode(value)
+        except EncodeError as exc:
+            log.warning("cache %r: key %s: %s; returned but not stored", self.name, keys.preview(data), exc)
+            segment.count(_BYPASS_ENCODE)
+            kind, format, pieces = _segment.UNSHAREABLE, 0, ()
+        code = segment.publish(call, data, kind, format, pieces)
+        if code in _segment.FULL and segment.warn_once(generation):
+            log.warning(
+                "%s: %s; new values are computed and returned but not stored until the next reset",
+                segment.label,
+                _segment.FULL[code],
+            )
+        if code in _segment.BYPASSES:
+            segment.count(_segment.BYPASSES[code])
+        return value if code != _segment.STALE and segment.generation() == generation else _MISSING
+
+    def _outcome(self, segment: Segment, call: Call, data: bytes, fn: Callable[[], object]) -> object:
+        """The flight waited for ended with something that is not in the cache."""
+        found, generation = segment.outcome(call), call.waiter.generation
+        if found is None or segment.generation() != generation:
+            return _MISSING
+        kind, format, payload = found
+        if kind == _segment.UNSHAREABLE:
+            return self._bypass(_BYPASS_ENCODE, data, fn)
+        try:
+            if kind == _segment.FAILURE:
+                failure = decode_failure(payload)
+                if segment.generation() == generation:
+                    raise failure
+                return _MISSING
+            value = self._codec.decode(format, payload)
+        except DecodeError:
+            return self._bypass(_BYPASS_DECODE, data, fn)
+        return value if segment.generation() == generation else _MISSING
+
+    def _bypass(self, stat: int, data: bytes, fn: Callable[[], object]) -> object:
+        """Compute without the cache."""
+        self._attachment.segment.count(stat)
+        while True:
+            here = segment, _ = self._attachment.notice()
+            token = _frames.set((*_frames.get(), _Frame(segment, data, None, os.getpid())))
+            try:
+                value = fn()
+            except Exception:
+                if self._attachment.notice() == here:
+                    raise
+                continue
+            finally:
+                _frames.reset(token)
+            if isinstance(value, NoCache):
+                value = value.value
+            if self._attachment.notice() == here:
+                return value

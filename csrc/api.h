@@ -1,0 +1,251 @@
+/* api.h: everything Python (or a C program) may call, and nothing else.
+ *
+ * build.py hands this very file to cffi's cdef(), and the C sources include it through core.h, so the two
+ * sides cannot drift apart. It is therefore plain C: no preprocessor conditionals, no includes.
+ *
+ * Conventions. Functions return a csm_code (zero or negative) or a csm_step (positive); results come back
+ * through out-parameters; nothing sets or reads errno across this boundary except where `CSM_SYSTEM` says
+ * so. Every function may be called from any thread. None runs user code. Lengths are bytes, times are
+ * nanoseconds on CLOCK_MONOTONIC unless a name says otherwise.
+ */
+
+/* ---- codes -------------------------------------------------------------------------------------- */
+
+enum csm_code {
+    CSM_OK = 0,
+    CSM_MISS = -1,        /* no such entry in the current generation */
+    CSM_STALE = -2,       /* the ticket is void: a reset came, or the flight was taken over. Go round again */
+    CSM_FORKED = -3,      /* the ticket belongs to the parent of this process */
+    CSM_BUSY = -4,        /* the write lock is held by a live process that does not run (stopped?) */
+    CSM_NO_ROW = -5,      /* process table full, or no descriptor to lock a row with */
+    CSM_NO_FLIGHT = -6,   /* too many computations in flight */
+    CSM_NO_SLOT = -7,     /* no free slot within the probe bound */
+    CSM_NO_NODE = -8,     /* too many waiters */
+    CSM_FULL_ARENA = -9,  /* no extent of that size left in this generation */
+    CSM_FULL_ITEMS = -10, /* max_items reached */
+    CSM_TOO_LARGE = -11,  /* could not fit even into an empty arena */
+    CSM_NO_SPACE = -12,   /* /dev/shm (or the memory cgroup) has no pages left */
+    CSM_CYCLE = -13,      /* waiting would deadlock; csm_chain_* tell the keys */
+    CSM_INTERRUPTED = -14,/* a signal arrived; run its handler and call again */
+    CSM_TIMEOUT = -15,
+    CSM_LAYOUT = -16,     /* segment made by another layout version, word size or libc */
+    CSM_CORRUPT = -17,    /* the segment contradicts itself */
+    CSM_GONE = -18,       /* the segment was destroyed: open it anew */
+    CSM_SYSTEM = -19,     /* a system call failed; csm_errno() tells which error */
+    CSM_INVALID = -20,    /* an argument is out of range */
+    CSM_NOT_STORED = -21  /* published to the waiters, not kept, because the caller asked for that */
+};
+
+enum csm_step {
+    CSM_READY = 1,   /* the entry is there: look it up */
+    CSM_OWNER = 2,   /* the caller owns the flight: compute, then publish or abandon */
+    CSM_JOINED = 3,  /* somebody else computes: csm_wait */
+    CSM_OUTCOME = 4, /* the flight ended with an outcome that is not in the cache: csm_outcome_read */
+    CSM_AGAIN = 5    /* the world changed: start over with a look-up */
+};
+
+/* What a published payload is to the waiters. Only CSM_VALUE may be stored. */
+enum csm_kind {
+    CSM_VALUE = 0,
+    CSM_UNCACHED = 1,   /* NoCache: for the current waiters only */
+    CSM_FAILURE = 2,    /* an encoded exception */
+    CSM_UNSHAREABLE = 3 /* the value cannot be encoded: each waiter must compute for itself */
+};
+
+/* Who attaches. Observers (admin commands) do not keep a lifetime = "app" cache alive. */
+enum csm_role { CSM_ATTACHING = 0, CSM_APP = 1, CSM_OBSERVER = 2 };
+
+/* Statistics, per row, summed on reading; they outlive the process that counted. */
+enum csm_stat {
+    CSM_STAT_HITS, CSM_STAT_HOT_HITS, CSM_STAT_MISSES, CSM_STAT_COMPUTATIONS, CSM_STAT_WAITS,
+    CSM_STAT_FAILURES, CSM_STAT_TAKEOVERS, CSM_STAT_STALE, CSM_STAT_UNCACHED, CSM_STAT_RESETS,
+    CSM_STAT_STEALS, CSM_STAT_LOST_OUTCOMES, CSM_STAT_STRANDED_BYTES,
+    CSM_STAT_BYPASS_FULL, CSM_STAT_BYPASS_ITEMS, CSM_STAT_BYPASS_TOO_LARGE, CSM_STAT_BYPASS_NO_SPACE,
+    CSM_STAT_BYPASS_LOCK, CSM_STAT_BYPASS_ROWS, CSM_STAT_BYPASS_FLIGHTS, CSM_STAT_BYPASS_SLOTS,
+    CSM_STAT_BYPASS_WAITERS, CSM_STAT_BYPASS_FORKED, CSM_STAT_BYPASS_ENCODE, CSM_STAT_BYPASS_DECODE,
+    CSM_STAT_BYPASS_SEGMENT, CSM_STATS
+};
+
+/* ---- types -------------------------------------------------------------------------------------- */
+
+typedef struct csm csm; /* one attached segment in this process */
+
+typedef struct {
+    uint64_t memory_limit; /* bytes of entries: key, value, 16-byte header, padding */
+    uint64_t max_items;
+    uint32_t rows;    /* processes that can be attached at once */
+    uint32_t flights; /* computations that can be in flight at once */
+    uint32_t nodes;   /* threads that can wait at once */
+} csm_settings;
+
+typedef struct { /* the owner's proof; void after a reset, a takeover or a fork */
+    uint64_t generation;
+    uint64_t serial;
+    uint64_t owner;
+    uint32_t term;
+    uint32_t flight;
+} csm_ticket;
+
+typedef struct { /* a place in the queue, filled by csm_claim, kept up to date by csm_wait */
+    uint64_t generation;
+    uint64_t serial;
+    uint64_t owner;
+    uint32_t flight;
+    uint32_t node;
+    uint64_t outcome_serial; /* set by CSM_OUTCOME: */
+    uint64_t outcome_bytes;
+    uint32_t outcome;
+    uint32_t outcome_kind;   /*   csm_kind */
+    uint32_t outcome_format;
+} csm_waiter;
+
+typedef struct { /* one attempt to get one key; all zero to begin with */
+    csm_ticket ticket; /* held while ticket.serial is not 0: publish or abandon */
+    csm_waiter waiter; /* queued while waiter.serial is not 0: wait on or leave */
+} csm_call;
+
+typedef struct {
+    const void *data;
+    uint64_t bytes;
+} csm_piece;
+
+typedef struct { /* a pinned, immutable value; lives until csm_view_release */
+    csm *cache;
+    const unsigned char *data;
+    uint64_t bytes;
+    uint64_t generation;
+    uint64_t forks;
+    uint32_t format;
+    uint32_t first_chunk;
+    uint32_t last_chunk;
+} csm_view;
+
+typedef struct { /* a consistent enough picture for people; see csm_info */
+    uint64_t generation, memory_limit, max_items, segment_bytes, reserved_bytes, chunk_bytes;
+    uint64_t bytes_used, entries, slots, flights, waiters, processes, observers;
+    uint64_t pinned_chunks, chunks, chunks_entered, full, reset_at_ns, created_at_ns, destroyed;
+    uint64_t rows_used, my_row;
+    uint64_t stats[32];
+} csm_info;
+
+typedef struct {
+    uint64_t serial, started_ns, waiters, pid, alive;
+    uint32_t key_bytes; /* of the whole key; at most 96 are in `key` */
+    unsigned char key[96];
+} csm_flight_info;
+
+/* ---- segment ------------------------------------------------------------------------------------ */
+
+/* Bytes the shm object takes when everything is filled; 0 when the settings are out of range. */
+uint64_t csm_segment_bytes(const csm_settings *settings);
+
+/* Maps the shm object behind `fd`, initialising it with `settings` when it is blank or when its creator
+ * died half-way. An existing segment keeps its own settings. The handle takes over `fd` on success.
+ * Waits at most `timeout_ns` for a creator at work (CSM_BUSY). *created is 1 when this call initialised it. */
+int csm_open(int fd, const csm_settings *settings, uint64_t timeout_ns, csm **out, int *created);
+
+/* Enters the segment as `role`. In one step with respect to other joiners: the generation is flipped when
+ * `cold_when_alone` and no other app process lives, or when `config` (canonical JSON of the configured version,
+ * 0 bytes for none) differs from the configured version the segment has recorded. *flipped tells. */
+int csm_join(csm *h, int role, int cold_when_alone, const char *config, size_t config_bytes, int *flipped);
+
+/* Gives up row and descriptor. The mapping stays (views may outlive anything). */
+void csm_leave(csm *h);
+
+/* 1 when any process (of whatever layout) holds a row of the object behind `fd`, else 0; negative: code. */
+int csm_in_use(int fd);
+
+/* 1 when a process other than this one holds a row. */
+int csm_in_use_by_others(csm *h);
+
+/* The handle's descriptor (it stays the handle's), and whether `fd` is the same object. */
+int csm_descriptor(csm *h);
+int csm_is_object(csm *h, int fd);
+
+/* Marks the segment destroyed and flips the generation: all attached processes notice and reopen. */
+int csm_destroy(csm *h);
+
+/* Keeps creators and other replacers away from the object behind `fd`. CSM_OK, or CSM_BUSY: try again. */
+int csm_guard(int fd);
+void csm_unguard(int fd);
+
+/* 1 while the object still has its name. If it has not (systemd's RemoveIPC, an operator's rm), the segment is marked
+ * destroyed, for all processes that are attached to it. Also done now and then by csm_find and csm_claim. */
+int csm_linked(csm *h);
+
+int csm_errno(void); /* errno of this thread's last CSM_SYSTEM */
+int csm_destroyed(csm *h);
+
+/* ---- reading ------------------------------------------------------------------------------------ */
+
+uint64_t csm_generation(csm *h);
+unsigned char *csm_base(csm *h);      /* the mapping, for zero-call reads */
+uint64_t csm_mapped_bytes(csm *h);
+uint64_t csm_generation_offset(csm *h);
+
+/* Looks `key` up. The caller loads the generation before, and again after it has copied what was found: if it
+ * changed, nothing was read. Positive: the value (< 4 MiB) lies at 16 * (result >> 27) from csm_base, its length
+ * is (result >> 5) & 0x3fffff and its format result & 31. 0: a miss. -1: a hit that wants csm_view_acquire. */
+int64_t csm_find(csm *h, const char *key, size_t key_bytes);
+
+/* Looks `key` up and pins the value. CSM_OK, CSM_MISS, or an error. */
+int csm_view_acquire(csm *h, const char *key, size_t key_bytes, csm_view **out);
+void csm_view_release(csm_view *view);
+
+/* ---- computing once ----------------------------------------------------------------------------- */
+
+/* Becomes owner (CSM_OWNER), joins a flight (CSM_JOINED), or finds the entry (CSM_READY). `parent` is the call of the
+ * computation that this one is made from, or NULL: used to detect cycles. */
+int csm_claim(csm *h, const char *key, size_t key_bytes, const csm_call *parent, csm_call *call);
+
+/* Waits at most `limit_ns` for the flight to end. CSM_AGAIN, CSM_OUTCOME, CSM_OWNER (the owner died and this caller
+ * took over), CSM_INTERRUPTED and CSM_TIMEOUT (both: still queued, call again or csm_wait_leave). */
+int csm_wait(csm *h, csm_call *call, uint64_t limit_ns);
+void csm_wait_leave(csm *h, csm_call *call);
+
+/* Copies the outcome found by csm_wait. CSM_OK, or CSM_STALE when it was overwritten meanwhile. */
+int csm_outcome_read(csm *h, csm_call *call, void *buffer);
+
+/* Ends the flight; the ticket is spent, whatever is returned but CSM_INVALID. CSM_OK: stored. CSM_NOT_STORED, CSM_FULL_*, CSM_TOO_LARGE,
+ * CSM_NO_SPACE: not stored, the waiters have it all the same. CSM_STALE, CSM_FORKED: nothing was done. CSM_BUSY: given
+ * up, a waiter takes over. */
+int csm_publish(csm *h, csm_call *call, const char *key, size_t key_bytes, int kind, int format, const csm_piece *pieces,
+                size_t n);
+
+/* Ends the flight without any outcome: the next asker computes. The ticket is spent. */
+int csm_abandon(csm *h, csm_call *call);
+
+/* After CSM_CYCLE, on the same thread: the keys that wait on one another, the asked-for one first. */
+size_t csm_chain_length(void);
+size_t csm_chain_key(size_t i, unsigned char *buffer, size_t capacity);
+
+/* ---- reset -------------------------------------------------------------------------------------- */
+
+/* One resetter at a time. CSM_OK, CSM_TIMEOUT or CSM_INTERRUPTED (call again). */
+int csm_reset_lock(csm *h, uint64_t limit_ns);
+void csm_reset_unlock(csm *h);
+
+/* With the reset lock held: new generation, new version (canonical JSON). */
+int csm_reset_commit(csm *h, const char *version, size_t version_bytes);
+
+/* Copies the current version (at most 1024 bytes) and its generation. */
+int csm_version(csm *h, char *buffer, size_t capacity, size_t *bytes, uint64_t *generation);
+
+/* 1 for the first caller in this generation, 0 for all others: who logs that the cache is full. */
+int csm_warn_once(csm *h, uint64_t generation);
+
+/* ---- looking on --------------------------------------------------------------------------------- */
+
+void csm_count(csm *h, int stat, uint64_t n);
+void csm_describe(csm *h, csm_info *out);
+
+/* Entries in commit order, from *cursor on, as records of (u32 key bytes, u32 format, u64 value bytes, key).
+ * Returns the bytes written and moves *cursor; 0 at the end; CSM_STALE when `generation` has passed. */
+int64_t csm_entries(csm *h, uint64_t generation, uint64_t *cursor, unsigned char *buffer, uint64_t capacity);
+
+/* Live flights; returns how many were written. */
+uint32_t csm_flights(csm *h, csm_flight_info *out, uint32_t capacity);
+
+/* Checks every structure under the write lock. Returns the number of faults (0: sound) or a code; `report` gets
+ * one line a fault. */
+int csm_verify(csm *h, char *report, size_t capacity);

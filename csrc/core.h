@@ -1,0 +1,82 @@
+/* core.h: what the C files share: the handle, and nothing about any one part. */
+#ifndef CSM_CORE_H
+#define CSM_CORE_H
+
+#include "atomic.h"
+#include "layout.h"
+
+#include <pthread.h>
+#include <time.h>
+
+#include "api.h"
+
+#define CSM_NO_INDEX UINT32_MAX
+
+/* One attached segment in this process. Everything here is private memory; the geometry in particular is
+ * a validated copy, so that later damage to the shared one cannot send an access out of bounds. */
+struct csm {
+    unsigned char *base;
+    struct csm_geometry geo;
+    struct csm_header *header;
+    struct csm_chunk *chunks;
+    struct csm_flight *flights;
+    struct csm_node *nodes;
+    struct csm_outcome *outcomes;
+    struct csm_slot *slots;
+    uint64_t *log;
+    struct csm_row *rows;
+    unsigned char *arena;
+    uint64_t granules;         /* of the arena */
+    uint64_t chunk_granules;
+    uint64_t secret[2];
+
+    int fd;                    /* own open file description: it carries this process's OFD locks */
+    uint32_t row;              /* CSM_NO_INDEX: none yet */
+    uint64_t self;             /* owner word, 0 without a row */
+    struct csm_row *mine;      /* the row, or `spare` until there is one */
+    struct csm_row spare;
+    uint64_t role;
+    uint64_t views;            /* live views in this process */
+    uint64_t forks;            /* +1 in each forked child */
+    uint64_t pins_lost_before; /* views made before that fork have no pins in this process's row */
+    pthread_mutex_t mutex;     /* winning a row; fork */
+    bool leaving;              /* csm_leave was called; the last view's release finishes it */
+    int child_fd;              /* between fork's prepare and child handlers */
+    uint32_t child_row;
+    struct csm *next;          /* process.c's list of all handles */
+};
+
+struct csm_hash {
+    uint64_t lo, hi;
+};
+
+static inline uint64_t csm_now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static inline uint64_t csm_wall_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static inline void csm_nap_ns(uint64_t ns) {
+    struct timespec t = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+    nanosleep(&t, NULL);
+}
+
+/* Returns the count before. The row is this process's own: no cache line is shared with another one. */
+static inline uint64_t csm_stat_add(csm *h, enum csm_stat stat, uint64_t n) {
+    return csm_add(&csm_load(&h->mine)->stats[stat], n);
+}
+
+static inline uint64_t csm_min(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+/* The epoch in force. Only under the write lock, or followed by a check of the generation. */
+static inline struct csm_epoch *csm_epoch_of(csm *h, uint64_t generation) {
+    return &h->header->epoch[generation & 1];
+}
+
+#endif

@@ -1,0 +1,475 @@
+/* flight.c: claim, publish, abandon, take over. See flight.h.
+ *
+ * What if a process dies here.
+ *   In claim: the record is filled before the slot points to it; a record to which no slot points is free.
+ *   In publish, before the commit: the flight is live with a dead owner; a waiter takes it over, or somebody who
+ *     needs the room reaps it; either returns its reservation. Nothing of the value was visible.
+ *   In publish, after the commit: the entry (or outcome) is there; repair frees the record. Waiters that were not woken
+ *     look for themselves when their slice ends.
+ *   In take-over: the new owner's word is the commit; before it the flight still has a dead owner.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "flight.h"
+
+#include "arena.h"
+#include "hash.h"
+#include "index.h"
+#include "lock.h"
+#include "outcome.h"
+#include "process.h"
+#include "wait.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+/* A flight's first waiter looks after the owner this often: the contract promises a takeover within 20 ms. */
+static const uint64_t SENTINEL_SLICE_NS = 10000000;
+static const uint64_t WAITER_SLICE_NS = 50000000;
+/* The log's pages are reserved this far ahead of its end, outside the lock. */
+static const uint64_t LOG_STEP = 64 * 1024;
+
+/* ---- what a flight is ---- */
+
+bool csm_flight_is_live(csm *h, uint64_t generation, uint32_t f, uint64_t serial) {
+    struct csm_flight *flight = &h->flights[f];
+    if (csm_load_acquire(&flight->serial) != serial || csm_load(&flight->generation) != generation) return false;
+    uint64_t slot = csm_load(&flight->slot);
+    if (slot >= h->geo.slots) return false;
+    return csm_load_acquire(&h->slots[slot].ctl) == csm_ctl(generation, f, CSM_SLOT_COMPUTING); /* SYNC occupy */
+}
+
+bool csm_flight_is_attended(csm *h, uint32_t f) {
+    struct csm_flight *flight = &h->flights[f];
+    if (csm_load_acquire(&flight->given_up) == csm_load(&flight->serial)) return false;
+    return csm_process_alive(h, csm_load(&flight->owner));
+}
+
+void csm_flight_free_locked(csm *h, uint32_t f) {
+    csm_store(&h->flights[f].reserved, 0);
+    csm_store_release(&h->flights[f].serial, 0);
+}
+
+static void vacate_locked(csm *h, uint64_t generation, uint32_t f) {
+    struct csm_flight *flight = &h->flights[f];
+    csm_arena_return_locked(h, generation, flight);
+    csm_index_vacate_locked(h, generation, csm_load(&flight->slot)); /* the commit */
+    csm_flight_free_locked(h, f);
+}
+
+static uint32_t flights_used(csm *h) {
+    return (uint32_t)csm_min(csm_load(&h->header->flights_used), h->geo.flights);
+}
+
+uint32_t csm_flight_reap_locked(csm *h, uint64_t generation) {
+    uint32_t reaped = 0, used = flights_used(h);
+    for (uint32_t f = 0; f < used; f++) {
+        uint64_t serial = csm_load(&h->flights[f].serial);
+        if (serial == 0 || !csm_flight_is_live(h, generation, f, serial) || csm_flight_is_attended(h, f)) continue;
+        uint64_t target = csm_target(serial, f);
+        vacate_locked(h, generation, f);
+        csm_wait_wake(h, target);
+        reaped++;
+    }
+    return reaped;
+}
+
+void csm_flight_repair_locked(csm *h, uint64_t generation) {
+    uint32_t used = flights_used(h);
+    for (uint32_t f = 0; f < used; f++) {
+        uint64_t serial = csm_load(&h->flights[f].serial);
+        if (serial && !csm_flight_is_live(h, generation, f, serial)) csm_flight_free_locked(h, f);
+    }
+}
+
+/* A record that no live flight uses. */
+static uint32_t find_free_locked(csm *h, uint64_t generation) {
+    struct csm_header *header = h->header;
+    uint32_t n = (uint32_t)h->geo.flights, f = (uint32_t)csm_load(&header->flight_hint);
+    if (f >= n) f = 0;
+    /* Low numbers first, so that scans over the used ones stay short. */
+    if (csm_load(&h->flights[f].serial) != 0) f = 0;
+    for (uint32_t i = 0; i < n; i++, f = f + 1 == n ? 0 : f + 1) {
+        struct csm_flight *flight = &h->flights[f];
+        if (csm_load(&flight->serial) != 0 && csm_load(&flight->generation) == generation) continue;
+        csm_raise(&header->flights_used, f + 1);
+        csm_store(&header->flight_hint, f + 1 == n ? 0 : f + 1);
+        return f;
+    }
+    return CSM_NO_INDEX;
+}
+
+/* ---- claim ---- */
+
+static int join_locked(csm *h, uint64_t generation, uint32_t f, const csm_call *parent_call, csm_waiter *waiter) {
+    const csm_ticket *parent = parent_call ? &parent_call->ticket : NULL;
+    struct csm_flight *flight = &h->flights[f];
+    uint64_t serial = csm_load(&flight->serial), target = csm_target(serial, f), edge = 0;
+    /* A ticket from before a fork is the parent process's computation, not this one's. */
+    if (parent && parent->serial && parent->generation == generation && parent->owner == h->self)
+        edge = csm_target(parent->serial, parent->flight);
+    if (edge && csm_cycle_found_locked(h, generation, edge, target)) return CSM_CYCLE;
+    uint32_t node = csm_wait_node_take(h);
+    if (node == CSM_NO_INDEX) return CSM_NO_NODE;
+    csm_store(&flight->waiters, 1);
+    csm_store(&h->nodes[node].parent, edge);
+    /* SYNC join: who ends the flight does so under the lock, hence after this, and finds the node. */
+    csm_store_release(&h->nodes[node].target, target);
+    *waiter = (csm_waiter){.generation = generation, .serial = serial, .owner = h->self, .flight = f, .node = node};
+    csm_stat_add(h, CSM_STAT_WAITS, 1);
+    return CSM_JOINED;
+}
+
+static void own_locked(csm *h, uint64_t generation, uint32_t f, csm_ticket *ticket) {
+    struct csm_flight *flight = &h->flights[f];
+    *ticket = (csm_ticket){.generation = generation, .serial = csm_load(&flight->serial), .owner = h->self,
+                           .term = (uint32_t)csm_load(&flight->term), .flight = f};
+    csm_stat_add(h, CSM_STAT_COMPUTATIONS, 1);
+}
+
+/* Unattended flight `f`, which must be live: becomes the caller's. */
+static void take_over_locked(csm *h, uint64_t generation, uint32_t f, csm_ticket *ticket) {
+    struct csm_flight *flight = &h->flights[f];
+    csm_arena_return_locked(h, generation, flight);
+    csm_store(&flight->term, csm_load(&flight->term) + 1); /* voids the former owner's ticket, should it have given up */
+    csm_store(&flight->pid, (uint64_t)getpid());
+    csm_store(&flight->sentinel, 0);
+    csm_store_release(&flight->owner, h->self);
+    csm_store_release(&flight->given_up, 0);
+    csm_stat_add(h, CSM_STAT_TAKEOVERS, 1);
+    own_locked(h, generation, f, ticket);
+}
+
+static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_hash hash, const void *key,
+                        size_t key_bytes, csm_ticket *ticket) {
+    uint32_t f = find_free_locked(h, generation);
+    if (f == CSM_NO_INDEX) {
+        if (csm_flight_reap_locked(h, generation) == 0) return CSM_NO_FLIGHT;
+        return CSM_AGAIN; /* slots were vacated: the place found before may not be the right one any more */
+    }
+    struct csm_flight *flight = &h->flights[f];
+    uint64_t serial = csm_load(&h->header->next_serial);
+    if (serial == 0 || serial >> 48) serial = 1; /* 48 bits: at a million a second, nine years without a restart */
+    csm_store(&h->header->next_serial, serial + 1);
+    csm_store(&flight->serial, 0); /* until it is complete */
+    csm_store(&flight->owner, h->self);
+    csm_store(&flight->term, 0);
+    csm_store(&flight->given_up, 0);
+    csm_store(&flight->slot, slot);
+    csm_store(&flight->generation, generation);
+    csm_store(&flight->hash_lo, hash.lo);
+    csm_store(&flight->hash_hi, hash.hi);
+    csm_store(&flight->reserved, 0);
+    csm_store(&flight->waiters, 0);
+    csm_store(&flight->sentinel, 0);
+    csm_store(&flight->started_ns, csm_now_ns());
+    csm_store(&flight->pid, (uint64_t)getpid());
+    csm_store(&flight->key_bytes, key_bytes);
+    csm_fill_racy(flight->key, key, csm_min(key_bytes, CSM_KEY_PREVIEW));
+    csm_store_release(&flight->serial, serial);
+    csm_index_occupy_locked(h, generation, slot, hash, f); /* the commit */
+    own_locked(h, generation, f, ticket);
+    return CSM_OWNER;
+}
+
+static int claim_locked(csm *h, struct csm_hash hash, const char *key, size_t key_bytes, const csm_call *parent,
+                        csm_call *call) {
+    uint64_t generation = csm_load(&h->header->generation), slot;
+    uint32_t f;
+    switch (csm_index_place_locked(h, generation, hash, key, key_bytes, &slot, &f)) {
+    case CSM_PLACE_FULL:
+        return CSM_READY;
+    case CSM_PLACE_COMPUTING:
+        if (csm_flight_is_live(h, generation, f, csm_load(&h->flights[f].serial))) {
+            if (csm_flight_is_attended(h, f)) return join_locked(h, generation, f, parent, &call->waiter);
+            take_over_locked(h, generation, f, &call->ticket);
+            return CSM_OWNER;
+        }
+        /* A computing slot whose flight does not point back: damage. Vacating it is safe, nobody owns it. */
+        csm_index_vacate_locked(h, generation, slot);
+        return CSM_AGAIN;
+    case CSM_PLACE_FREE:
+        return begin_locked(h, generation, slot, hash, key, key_bytes, &call->ticket);
+    case CSM_PLACE_NONE:
+        break;
+    }
+    return csm_flight_reap_locked(h, generation) ? CSM_AGAIN : CSM_NO_SLOT;
+}
+
+int csm_claim(csm *h, const char *key, size_t key_bytes, const csm_call *parent, csm_call *call) {
+    if (key_bytes > CSM_MAX_KEY) return CSM_INVALID;
+    struct csm_hash hash = csm_hash(h->secret, key, key_bytes);
+    csm_linked(h);
+    for (;;) {
+        if (csm_destroyed(h)) return CSM_GONE;
+        int code = csm_lock(h);
+        if (code != CSM_OK) return code;
+        code = claim_locked(h, hash, key, key_bytes, parent, call);
+        csm_unlock(h);
+        if (code != CSM_AGAIN) return code;
+    }
+}
+
+/* ---- wait ---- */
+
+/* Exactly one waiter of a flight watches its owner closely; the others look now and then whether that one is there. */
+static bool is_sentinel(csm *h, const csm_waiter *w) {
+    uint64_t *word = &h->flights[w->flight].sentinel, me = w->node + 1, seen = csm_load(word);
+    if (seen == me) return true;
+    if (seen != 0 && seen <= h->geo.nodes) {
+        uint32_t node = (uint32_t)seen - 1;
+        if (csm_wait_target(h, node) == csm_target(w->serial, w->flight) &&
+            csm_process_alive(h, csm_load(&h->nodes[node].owner)))
+            return false;
+    }
+    return csm_swap_if(word, seen, me);
+}
+
+static void leave(csm *h, csm_waiter *w) {
+    if (w->serial == 0) return;
+    w->serial = 0;
+    if (w->owner != h->self || w->node >= h->geo.nodes || w->flight >= h->geo.flights) return; /* a parent's, before a fork */
+    csm_swap_if(&h->flights[w->flight].sentinel, w->node + 1, 0);
+    csm_wait_node_drop(h, w->node);
+}
+
+static int finish_wait(csm *h, csm_waiter *w) {
+    uint64_t serial = w->serial;
+    uint32_t i = csm_outcome_find(h, w->generation, serial);
+    leave(h, w);
+    if (i == CSM_NO_INDEX) return CSM_AGAIN;
+    struct csm_outcome *o = &h->outcomes[i];
+    uint64_t kind = csm_load(&o->kind), bytes = csm_load(&o->bytes);
+    if (bytes > CSM_WINDOW_BYTES || bytes > csm_load(&o->taken)) return CSM_AGAIN;
+    w->outcome = i;
+    w->outcome_serial = serial;
+    w->outcome_kind = (uint32_t)(kind >> 8) & 0xff;
+    w->outcome_format = (uint32_t)kind & 0xff;
+    w->outcome_bytes = bytes;
+    return CSM_OUTCOME;
+}
+
+/* The owner died or gave up. CSM_OWNER, CSM_AGAIN (somebody was faster), or CSM_OK: keep waiting. */
+static int try_take_over(csm *h, csm_waiter *w, csm_ticket *ticket) {
+    int code = csm_lock(h);
+    if (code != CSM_OK) return CSM_OK; /* the next slice tries again */
+    code = CSM_AGAIN;
+    if (csm_load(&h->header->generation) == w->generation &&
+        csm_flight_is_live(h, w->generation, w->flight, w->serial)) {
+        code = CSM_OK;
+        if (!csm_flight_is_attended(h, w->flight)) {
+            take_over_locked(h, w->generation, w->flight, ticket);
+            code = CSM_OWNER;
+        }
+    }
+    csm_unlock(h);
+    return code;
+}
+
+int csm_wait(csm *h, csm_call *call, uint64_t limit_ns) {
+    csm_waiter *w = &call->waiter;
+    if (w->serial == 0 || w->owner != h->self || w->node >= h->geo.nodes || w->flight >= h->geo.flights)
+        return CSM_FORKED;
+    uint64_t start = csm_now_ns();
+    for (;;) {
+        if (csm_load_acquire(&h->header->generation) != w->generation) {
+            leave(h, w);
+            return CSM_AGAIN;
+        }
+        if (!csm_flight_is_live(h, w->generation, w->flight, w->serial)) return finish_wait(h, w);
+        if (!csm_flight_is_attended(h, w->flight)) {
+            int code = try_take_over(h, w, &call->ticket);
+            if (code != CSM_OK) {
+                leave(h, w);
+                return code;
+            }
+        }
+        uint64_t waited = csm_now_ns() - start;
+        if (waited >= limit_ns) return CSM_TIMEOUT;
+        uint64_t slice = is_sentinel(h, w) ? SENTINEL_SLICE_NS : WAITER_SLICE_NS;
+        if (csm_wait_sleep(h, w->node, csm_min(slice, limit_ns - waited)) == CSM_INTERRUPTED) return CSM_INTERRUPTED;
+    }
+}
+
+void csm_wait_leave(csm *h, csm_call *call) { leave(h, &call->waiter); }
+
+/* ---- publish ---- */
+
+static int check_ticket_locked(csm *h, const csm_ticket *t) {
+    if (t->owner != h->self) return CSM_FORKED;
+    if (t->flight >= h->geo.flights) return CSM_INVALID;
+    struct csm_flight *flight = &h->flights[t->flight];
+    if (csm_load(&h->header->generation) != t->generation || csm_load(&flight->owner) != t->owner ||
+        csm_load(&flight->term) != t->term || !csm_flight_is_live(h, t->generation, t->flight, t->serial)) {
+        csm_stat_add(h, CSM_STAT_STALE, 1);
+        return CSM_STALE;
+    }
+    return CSM_OK;
+}
+
+static int lock_for(csm *h, const csm_ticket *t) {
+    if (t->serial == 0) return CSM_STALE;
+    if (t->owner != h->self) return CSM_FORKED;
+    if (t->flight >= h->geo.flights) return CSM_INVALID;
+    int code = csm_lock(h);
+    if (code != CSM_OK) {
+        /* No lock to be had: say without it that nobody works on this flight any more. A single store into a field
+         * that only the owner writes; a ticket that is void by now names a serial nobody else has. */
+        csm_store_release(&h->flights[t->flight].given_up, t->serial);
+        return code;
+    }
+    code = check_ticket_locked(h, t);
+    if (code != CSM_OK) csm_unlock(h);
+    return code;
+}
+
+static void finish_locked(csm *h, const csm_ticket *t, bool wake) {
+    csm_flight_free_locked(h, t->flight);
+    csm_unlock(h);
+    if (wake) csm_wait_wake(h, csm_target(t->serial, t->flight));
+}
+
+/* The ticket is copied and spent first: whatever happens next, it is not used twice. */
+static csm_ticket spend(csm_call *call) {
+    csm_ticket ticket = call->ticket;
+    call->ticket.serial = 0;
+    return ticket;
+}
+
+int csm_abandon(csm *h, csm_call *call) {
+    csm_ticket ticket = spend(call), *t = &ticket;
+    int code = lock_for(h, t);
+    if (code != CSM_OK) return code;
+    bool wake = csm_load(&h->flights[t->flight].waiters);
+    csm_arena_return_locked(h, t->generation, &h->flights[t->flight]);
+    csm_index_vacate_locked(h, t->generation, csm_load(&h->flights[t->flight].slot));
+    finish_locked(h, t, wake);
+    return CSM_OK;
+}
+
+/* Ends the flight with an outcome for its waiters. Enters with the lock and a good ticket; `reason` is what to return. */
+static int publish_outcome_locked(csm *h, const csm_ticket *t, int kind, int format, const csm_piece *pieces, size_t n,
+                                  uint64_t bytes, int reason) {
+    struct csm_flight *flight = &h->flights[t->flight];
+    uint64_t target = csm_target(t->serial, t->flight);
+    uint32_t outcome = CSM_NO_INDEX;
+    csm_arena_return_locked(h, t->generation, flight);
+    if (csm_load(&flight->waiters) && (outcome = csm_outcome_begin_locked(h)) != CSM_NO_INDEX) {
+        csm_unlock(h); /* the payload is copied without the lock */
+        int written = csm_outcome_write(h, outcome, pieces, n);
+        int code = lock_for(h, t);
+        if (code != CSM_OK) {
+            csm_outcome_cancel(h, outcome);
+            return code;
+        }
+        uint64_t waiters = written == CSM_OK ? csm_wait_count(h, target) : 0;
+        if (waiters)
+            csm_outcome_commit_locked(h, outcome, t->generation, t->serial, bytes, kind, format, waiters);
+        else
+            csm_outcome_cancel(h, outcome);
+    }
+    /* Somebody may have joined while there was no record: it starts over and computes. */
+    bool wake = csm_load(&flight->waiters);
+    csm_index_vacate_locked(h, t->generation, csm_load(&flight->slot)); /* the commit */
+    finish_locked(h, t, wake);
+    return reason;
+}
+
+/* Reserves the log's next pages. Not under the lock. */
+static int back_log(csm *h) {
+    uint64_t have = csm_load_acquire(&h->header->log_backed), all = h->geo.rows_off - h->geo.log_off;
+    uint64_t step = csm_min(LOG_STEP, all - csm_min(have, all));
+    if (step == 0) return CSM_OK;
+    int rc;
+    do rc = posix_fallocate(h->fd, (off_t)(h->geo.log_off + have), (off_t)step);
+    while (rc == EINTR);
+    if (rc != 0) return CSM_NO_SPACE;
+    csm_raise(&h->header->log_backed, have + step);
+    return CSM_OK;
+}
+
+static void copy_entry(csm *h, const struct csm_flight *flight, uint64_t place, const void *key, size_t key_bytes,
+                       const csm_piece *pieces, size_t n, uint64_t bytes) {
+    unsigned char *entry = h->arena + place * CSM_GRANULE;
+    struct csm_entry head = {.hash_hi = csm_load(&flight->hash_hi), .key_bytes = (uint32_t)key_bytes,
+                             .slot = (uint32_t)csm_load(&flight->slot)};
+    csm_fill_racy(entry, &head, sizeof head);
+    csm_fill_racy(entry + sizeof head, key, key_bytes);
+    unsigned char *to = h->arena + csm_value_at(place, key_bytes, bytes);
+    for (size_t i = 0; i < n; i++) {
+        if (pieces[i].bytes) csm_fill_racy(to, pieces[i].data, pieces[i].bytes);
+        to += pieces[i].bytes;
+    }
+}
+
+/* Enters with the lock and a good ticket; the reservation is made. */
+static int publish_entry_locked(csm *h, const csm_ticket *t, const void *key, size_t key_bytes, int format,
+                                const csm_piece *pieces, size_t n, uint64_t bytes) {
+    struct csm_flight *flight = &h->flights[t->flight];
+    struct csm_epoch *epoch = csm_epoch_of(h, t->generation);
+    uint64_t extent = csm_load(&flight->reserved), place = csm_extent_first(extent);
+    uint32_t *pins = h->mine->write_pins;
+    csm_arena_pin(h, pins, place, csm_extent_granules(extent)); /* under the lock: before any reset */
+    csm_unlock(h);
+
+    int code = csm_arena_back(h, extent);
+    if (code == CSM_OK) {
+        /* SYNC copy: pairs with the re-check of the generation in every reader. The generation was learned (under the
+         * lock) before the first byte is written, so who sees one of these bytes and then loads the generation sees at
+         * least this one, and drops what it read for an older one. x86 orders stores anyway; others need the fence. */
+        csm_fence_release();
+        copy_entry(h, flight, place, key, key_bytes, pieces, n, bytes);
+    }
+    int locked = CSM_OK;
+    while (code == CSM_OK && (locked = lock_for(h, t)) == CSM_OK) {
+        uint64_t entries = csm_load(&epoch->entries);
+        if (entries >= h->geo.max_items) {
+            code = CSM_FULL_ITEMS;
+        } else if ((entries + 1) * sizeof *h->log > csm_load(&h->header->log_backed)) {
+            csm_unlock(h);
+            code = back_log(h);
+            continue;
+        }
+        break;
+    }
+    if (code == CSM_OK && locked == CSM_OK) {
+        bool wake = csm_load(&flight->waiters);
+        csm_index_commit_locked(h, t->generation, csm_load(&flight->slot), place,
+                                csm_meta(bytes, (uint32_t)format, (uint32_t)key_bytes)); /* the commit */
+        finish_locked(h, t, wake);
+    }
+    csm_arena_unpin(h, pins, (uint32_t)csm_chunk_of(h, place), (uint32_t)csm_chunk_of(h, csm_extent_end(extent) - 1));
+    if (locked != CSM_OK) return locked;
+    if (code == CSM_OK) return CSM_OK;
+    if (code != CSM_FULL_ITEMS && (locked = lock_for(h, t)) != CSM_OK) return locked;
+    return publish_outcome_locked(h, t, CSM_VALUE, format, pieces, n, bytes, code);
+}
+
+int csm_publish(csm *h, csm_call *call, const char *key, size_t key_bytes, int kind, int format, const csm_piece *pieces,
+                size_t n) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < n; i++) bytes += pieces[i].bytes;
+    if (format < 0 || (uint32_t)format > CSM_MAX_FORMAT || key_bytes > CSM_MAX_KEY) return CSM_INVALID;
+    csm_ticket ticket = spend(call), *t = &ticket;
+    int code = lock_for(h, t);
+    if (code != CSM_OK) return code;
+    if (kind != CSM_VALUE) {
+        csm_stat_add(h, kind == CSM_FAILURE ? CSM_STAT_FAILURES : CSM_STAT_UNCACHED, 1);
+        return publish_outcome_locked(h, t, kind, format, pieces, n, bytes, CSM_NOT_STORED);
+    }
+    struct csm_flight *flight = &h->flights[t->flight];
+    if (csm_load(&csm_epoch_of(h, t->generation)->entries) >= h->geo.max_items) {
+        code = CSM_FULL_ITEMS;
+    } else if (bytes > CSM_MAX_VALUE) {
+        code = CSM_TOO_LARGE;
+    } else {
+        uint64_t granules = csm_footprint(key_bytes, bytes);
+        code = csm_arena_reserve_locked(h, t->generation, flight, granules);
+        if (code == CSM_FULL_ARENA && csm_flight_reap_locked(h, t->generation))
+            code = csm_arena_reserve_locked(h, t->generation, flight, granules); /* the room of the dead */
+    }
+    if (code != CSM_OK) return publish_outcome_locked(h, t, kind, format, pieces, n, bytes, code);
+    return publish_entry_locked(h, t, key, key_bytes, format, pieces, n, bytes);
+}

@@ -1,0 +1,153 @@
+/* index.c: see index.h.
+ *
+ * What if a process dies here: every transition is one store of the control word. What it needs is stored before and
+ * means nothing without it; what follows from it (counters) is redone by csm_index_repair_locked. */
+#include "index.h"
+
+static inline uint64_t home_of(csm *h, struct csm_hash hash) {
+    return (uint64_t)(((unsigned __int128)hash.hi * h->geo.slots) >> 64);
+}
+
+static inline uint64_t after(csm *h, uint64_t slot) { return slot + 1 == h->geo.slots ? 0 : slot + 1; }
+static inline uint64_t before(csm *h, uint64_t slot) { return slot == 0 ? h->geo.slots - 1 : slot - 1; }
+
+static inline uint64_t probes(csm *h) { return csm_min(CSM_PROBES, h->geo.slots); }
+
+/* The slot's entry, if what the slot says lies within the arena. */
+static inline bool locate(csm *h, const struct csm_slot *s, struct csm_found *out, uint32_t *key_bytes) {
+    uint64_t place = csm_load(&s->place), meta = csm_load(&s->meta);
+    uint32_t key = csm_meta_key(meta);
+    uint64_t value = csm_meta_value(meta);
+    if (place >= h->granules || csm_footprint(key, value) > h->granules - place) return false;
+    out->place = place;
+    out->value_at = csm_value_at(place, key, value);
+    out->value_bytes = value;
+    out->format = csm_meta_format(meta);
+    *key_bytes = key;
+    return true;
+}
+
+static inline bool is_entry_of(csm *h, const struct csm_found *f, struct csm_hash hash, const void *key,
+                               uint32_t key_bytes) {
+    const unsigned char *entry = h->arena + f->place * CSM_GRANULE;
+    return csm_equal_racy(entry, &hash.hi, sizeof hash.hi) &&
+           csm_equal_racy(entry + sizeof(struct csm_entry), key, key_bytes);
+}
+
+bool csm_index_find(csm *h, uint64_t generation, struct csm_hash hash, const void *key, size_t key_bytes,
+                    struct csm_found *out) {
+    uint64_t slot = home_of(h, hash);
+    for (uint64_t i = probes(h); i; i--, slot = after(h, slot)) {
+        const struct csm_slot *s = &h->slots[slot];
+        /* SYNC commit: pairs with csm_index_commit_locked; place, meta, entry and value become visible. */
+        uint64_t ctl = csm_load_acquire(&s->ctl);
+        if (!csm_ctl_is_of(ctl, generation)) return false;
+        enum csm_slot_state state = csm_ctl_state(ctl);
+        if (state == CSM_SLOT_EMPTY) return false;
+        if (state != CSM_SLOT_FULL || csm_load(&s->tag) != hash.lo) continue;
+        uint32_t stored;
+        if (!locate(h, s, out, &stored) || stored != key_bytes) continue;
+        if (!is_entry_of(h, out, hash, key, stored)) continue;
+        out->slot = slot;
+        return true;
+    }
+    return false;
+}
+
+bool csm_index_entry(csm *h, uint64_t generation, uint64_t slot, struct csm_found *out, uint32_t *key_bytes) {
+    if (slot >= h->geo.slots) return false;
+    const struct csm_slot *s = &h->slots[slot];
+    uint64_t ctl = csm_load_acquire(&s->ctl); /* SYNC commit */
+    if (!csm_ctl_is_of(ctl, generation) || csm_ctl_state(ctl) != CSM_SLOT_FULL) return false;
+    out->slot = slot;
+    return locate(h, s, out, key_bytes);
+}
+
+enum csm_place csm_index_place_locked(csm *h, uint64_t generation, struct csm_hash hash, const void *key,
+                                      size_t key_bytes, uint64_t *slot_out, uint32_t *flight) {
+    uint64_t slot = home_of(h, hash), tomb = UINT64_MAX;
+    for (uint64_t i = probes(h); i; i--, slot = after(h, slot)) {
+        const struct csm_slot *s = &h->slots[slot];
+        uint64_t ctl = csm_load(&s->ctl);
+        enum csm_slot_state state = csm_ctl_is_of(ctl, generation) ? csm_ctl_state(ctl) : CSM_SLOT_EMPTY;
+        if (state == CSM_SLOT_EMPTY) {
+            *slot_out = tomb != UINT64_MAX ? tomb : slot;
+            return CSM_PLACE_FREE;
+        }
+        if (state == CSM_SLOT_TOMB) {
+            if (tomb == UINT64_MAX) tomb = slot;
+            continue;
+        }
+        if (csm_load(&s->tag) != hash.lo) continue;
+        *slot_out = slot;
+        if (state == CSM_SLOT_COMPUTING) {
+            *flight = csm_ctl_flight(ctl);
+            if (*flight < h->geo.flights && csm_load(&h->flights[*flight].hash_hi) == hash.hi)
+                return CSM_PLACE_COMPUTING;
+            continue;
+        }
+        struct csm_found found;
+        uint32_t stored;
+        if (locate(h, s, &found, &stored) && stored == key_bytes && is_entry_of(h, &found, hash, key, stored))
+            return CSM_PLACE_FULL;
+    }
+    *slot_out = tomb;
+    return tomb != UINT64_MAX ? CSM_PLACE_FREE : CSM_PLACE_NONE;
+}
+
+void csm_index_occupy_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_hash hash, uint32_t flight) {
+    struct csm_slot *s = &h->slots[slot];
+    csm_store(&s->tag, hash.lo); /* readers do not look at the tag of an empty slot or a tomb */
+    /* SYNC occupy: pairs with csm_flight_is_live; the flight's fields become visible. */
+    csm_store_release(&s->ctl, csm_ctl(generation, flight, CSM_SLOT_COMPUTING));
+}
+
+void csm_index_vacate_locked(csm *h, uint64_t generation, uint64_t slot) {
+    uint64_t next = csm_load(&h->slots[after(h, slot)].ctl);
+    bool last = !csm_ctl_is_of(next, generation) || csm_ctl_state(next) == CSM_SLOT_EMPTY;
+    if (!last) {
+        csm_store_release(&h->slots[slot].ctl, csm_ctl(generation, 0, CSM_SLOT_TOMB));
+        return;
+    }
+    /* Nothing can lie behind it: it may be empty, and so may the tombs right before it. From the back to the front,
+     * so that the invariant holds after every single store. Without this, a million failures would leave nothing
+     * but tombs. */
+    for (uint64_t i = probes(h); i; i--) {
+        csm_store_release(&h->slots[slot].ctl, csm_ctl(generation, 0, CSM_SLOT_EMPTY));
+        slot = before(h, slot);
+        uint64_t ctl = csm_load(&h->slots[slot].ctl);
+        if (!csm_ctl_is_of(ctl, generation) || csm_ctl_state(ctl) != CSM_SLOT_TOMB) return;
+    }
+}
+
+static void count_commit_locked(struct csm_epoch *epoch) {
+    /* Absolute values, so that doing it twice is doing it once. Bytes first: `entries` says that both are done. */
+    csm_store(&epoch->bytes_used, csm_load(&epoch->next_bytes_used));
+    csm_store_release(&epoch->entries, csm_load(&epoch->entries) + 1);
+}
+
+void csm_index_commit_locked(csm *h, uint64_t generation, uint64_t slot, uint64_t place, uint64_t meta) {
+    struct csm_epoch *epoch = csm_epoch_of(h, generation);
+    struct csm_slot *s = &h->slots[slot];
+    uint64_t bytes = csm_footprint(csm_meta_key(meta), csm_meta_value(meta)) * CSM_GRANULE;
+    csm_store(&epoch->next_bytes_used, csm_load(&epoch->bytes_used) + bytes);
+    csm_store(&h->log[csm_load(&epoch->entries)], csm_log_record(generation, slot));
+    csm_store(&s->place, place);
+    csm_store(&s->meta, meta);
+    /* SYNC commit: pairs with csm_index_find. From this store on the entry exists. Killed before it: the log record
+     * names a slot that is not full, and is ignored and overwritten. Killed after it: repair counts it. */
+    csm_store_release(&s->ctl, csm_ctl(generation, 0, CSM_SLOT_FULL));
+    count_commit_locked(epoch);
+}
+
+void csm_index_repair_locked(csm *h, uint64_t generation) {
+    struct csm_epoch *epoch = csm_epoch_of(h, generation);
+    uint64_t at = csm_load(&epoch->entries);
+    if (at >= h->geo.max_items || (at + 1) * sizeof *h->log > csm_load(&h->header->log_backed)) return;
+    /* A record at the end of the log is a commit under way or, if its slot is not full, one that never happened. It
+     * cannot be an old one of this generation: each commit overwrites it and moves the end. */
+    uint64_t record = csm_load(&h->log[at]), slot = record & UINT32_MAX;
+    if (record != csm_log_record(generation, slot) || slot >= h->geo.slots) return;
+    uint64_t ctl = csm_load(&h->slots[slot].ctl);
+    if (csm_ctl_is_of(ctl, generation) && csm_ctl_state(ctl) == CSM_SLOT_FULL) count_commit_locked(epoch);
+}

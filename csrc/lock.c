@@ -1,0 +1,57 @@
+/* lock.c: see lock.h.
+ *
+ * Critical sections are a few hundred nanoseconds, so a waiter first spins. On a machine with fewer cores than
+ * runnable threads the holder is most likely preempted, and spinning only delays it: after CSM_SPINS it naps.
+ * Naps rather than a futex: a wake-up can be lost to a SIGKILL between unlock and wake, so it would need a timeout,
+ * hence naps, anyway; and the unlock would cost a look at a second word. */
+#include "lock.h"
+
+#include "process.h"
+#include "repair.h"
+
+enum { CSM_SPINS = 100 };
+static const uint64_t FIRST_NAP_NS = 20000, LONGEST_NAP_NS = 500000;
+/* How long a live holder may keep the lock before callers go on without the cache. Far above a scheduling delay
+ * under heavy load, well below the second that the contract allows. */
+static const uint64_t PATIENCE_NS = 500000000;
+
+bool csm_lock_try(csm *h, uint64_t *word, bool *stolen) {
+    *stolen = false;
+    uint64_t holder = csm_load(word);
+    if (holder == 0) return csm_swap_if(word, 0, h->self);
+    if (csm_process_alive(h, holder)) return false;
+    *stolen = csm_swap_if(word, holder, h->self);
+    return *stolen;
+}
+
+int csm_lock(csm *h) {
+    int code = csm_process_enter(h);
+    if (code != CSM_OK) return code;
+    uint64_t *word = &h->header->write_lock, self = h->self;
+    for (int i = 0; i < CSM_SPINS; i++) {
+        /* SYNC lock: pairs with csm_unlock; what the previous holder stored becomes visible. */
+        if (csm_load(word) == 0 && csm_swap_if(word, 0, self)) return CSM_OK;
+        csm_pause();
+    }
+    uint64_t nap = FIRST_NAP_NS, start = csm_now_ns();
+    for (;;) {
+        bool stolen;
+        if (csm_lock_try(h, word, &stolen)) {
+            if (stolen) {
+                csm_stat_add(h, CSM_STAT_STEALS, 1);
+                /* Killed in here, the word names this process, and the next waiter steals and repairs again. */
+                csm_repair_locked(h);
+            }
+            return CSM_OK;
+        }
+        if (csm_now_ns() - start > PATIENCE_NS) return CSM_BUSY;
+        csm_nap_ns(nap);
+        nap = csm_min(nap * 2, LONGEST_NAP_NS);
+    }
+}
+
+void csm_unlock(csm *h) {
+    /* SYNC unlock: pairs with csm_lock. A compare-and-swap, so that a word damaged meanwhile is not "released" out of
+     * the hands of whoever may have taken it. */
+    csm_swap_if(&h->header->write_lock, h->self, 0);
+}

@@ -1,0 +1,211 @@
+/* process.c: rows, liveness, fork. See process.h for the idea.
+ *
+ * What if a process dies here: between winning the lock and raising the incarnation, the kernel drops the lock
+ * and the next winner starts over. While such a winner is *stopped*, the row's previous owner looks alive; it is
+ * then treated like a slow one until the winner goes on.
+ *
+ * Fork. The child must not keep the parent's descriptor: an OFD lock lives as long as any copy of it, so the
+ * parent would look alive after its death. The child handler therefore opens a description of its own, at once,
+ * while it still has the parent's privileges (a worker may drop them right after). It has no row, no tickets, no lock.
+ * Only live views go with it: their pins must hold before the parent can let go of its own, so the prepare
+ * handler wins a row for the child on a fresh description and copies the pins into it.
+ * pthread_atfork rather than Python's hooks: uWSGI forks from C without running those. vfork and posix_spawn run
+ * no handlers and need none: the descriptor is close-on-exec. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+static pthread_mutex_t watched_mutex = PTHREAD_MUTEX_INITIALIZER;
+static csm *watched;
+
+static bool ofd(int fd, int command, int64_t at, short type, short *found) {
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
+    int rc;
+    do rc = fcntl(fd, command, &lock);
+    while (rc != 0 && errno == EINTR);
+    if (found) *found = lock.l_type;
+    return rc == 0;
+}
+
+bool csm_process_lock_byte(int fd, int64_t at) { return ofd(fd, F_OFD_SETLK, at, F_WRLCK, NULL); }
+void csm_process_unlock_byte(int fd, int64_t at) { ofd(fd, F_OFD_SETLK, at, F_UNLCK, NULL); }
+
+bool csm_process_row_held(csm *h, uint32_t row) {
+    if (row == h->row) return true; /* a lock never conflicts with its own description */
+    short found = F_WRLCK;
+    if (!ofd(h->fd, F_OFD_GETLK, CSM_LOCK_ROWS + row, F_WRLCK, &found))
+        return true; /* cannot ask: never declare anybody dead on a failed question */
+    return found != F_UNLCK;
+}
+
+bool csm_process_alive(csm *h, uint64_t owner) {
+    owner &= (UINT64_C(1) << CSM_OWNER_BITS) - 1;
+    if (owner == h->self && owner) return true;
+    uint64_t row = (owner >> 40) - 1; /* 0 wraps to a row that cannot be */
+    if (row >= h->geo.rows || row >= csm_load_acquire(&h->header->rows_used)) return false;
+    if ((csm_load_acquire(&h->rows[row].incarnation) & CSM_INCARNATION_MASK) != (owner & CSM_INCARNATION_MASK))
+        return false;
+    return row != h->row && csm_process_row_held(h, (uint32_t)row);
+}
+
+int csm_process_reopen(int fd) {
+    char path[32] = "/proc/self/fd/";
+    char digits[12];
+    size_t at = strlen(path), n = 0;
+    do digits[n++] = (char)('0' + fd % 10);
+    while ((fd /= 10));
+    while (n) path[at++] = digits[--n];
+    path[at] = 0;
+    int rc;
+    do rc = open(path, O_RDWR | O_CLOEXEC);
+    while (rc < 0 && errno == EINTR);
+    return rc;
+}
+
+/* Makes a row whose lock is held through `fd` ready for its new owner. */
+static uint64_t take_over_row(csm *h, uint32_t row, uint64_t role) {
+    struct csm_row *r = &h->rows[row];
+    /* First the incarnation: from here on nobody takes the new owner for the old one. */
+    uint64_t incarnation = csm_load(&r->incarnation) + 1;
+    if ((incarnation & CSM_INCARNATION_MASK) == 0) incarnation++;
+    csm_store_seq(&r->incarnation, incarnation);
+    csm_store(&r->role, CSM_ATTACHING);
+    for (uint32_t i = 0; i < CSM_MAX_CHUNKS; i++) {
+        csm_store(&r->view_pins[i], 0);
+        csm_store(&r->write_pins[i], 0);
+    }
+    csm_store(&r->pid, (uint64_t)getpid());
+    csm_store(&r->since_ns, csm_wall_ns());
+    csm_store_release(&r->role, role);
+    return csm_owner(row, incarnation);
+}
+
+/* Wins some row through `fd`; CSM_NO_INDEX when there is none. */
+static uint32_t win_row(csm *h, int fd, int *code) {
+    *code = CSM_NO_ROW;
+    for (uint32_t row = 0; row < h->geo.rows; row++) {
+        if (row == h->row) continue; /* prepare handler: same process, other description */
+        if (!csm_process_lock_byte(fd, CSM_LOCK_ROWS + row)) {
+            if (errno == EAGAIN || errno == EACCES) continue;
+            return CSM_NO_INDEX; /* EBADF, ENOLCK: no row can be had through this descriptor */
+        }
+        if (row >= csm_load_acquire(&h->header->rows_used)) {
+            /* The row's page must be there before anybody looks at it. */
+            uint64_t at = h->geo.rows_off + (uint64_t)row * sizeof(struct csm_row);
+            int rc;
+            do rc = posix_fallocate(fd, (off_t)at, sizeof(struct csm_row));
+            while (rc == EINTR);
+            if (rc != 0) {
+                csm_process_unlock_byte(fd, CSM_LOCK_ROWS + row);
+                *code = CSM_NO_SPACE;
+                return CSM_NO_INDEX;
+            }
+            csm_raise(&h->header->rows_used, row + 1);
+        }
+        return row;
+    }
+    return CSM_NO_INDEX;
+}
+
+int csm_process_enter(csm *h) {
+    if (csm_load_acquire(&h->self)) return CSM_OK;
+    int code = CSM_OK;
+    pthread_mutex_lock(&h->mutex);
+    if (!h->self) {
+        uint32_t row = h->fd < 0 ? CSM_NO_INDEX : win_row(h, h->fd, &code);
+        if (h->fd < 0) code = CSM_NO_ROW;
+        if (row != CSM_NO_INDEX) {
+            code = CSM_OK;
+            uint64_t self = take_over_row(h, row, h->role);
+            h->row = row;
+            csm_store_release(&h->mine, &h->rows[row]);
+            for (uint32_t i = 0; i < CSM_STAT_WORDS; i++) {
+                uint64_t early = __atomic_exchange_n(&h->spare.stats[i], 0, __ATOMIC_RELAXED);
+                csm_add(&h->rows[row].stats[i], early);
+            }
+            csm_store_release(&h->self, self);
+        }
+    }
+    pthread_mutex_unlock(&h->mutex);
+    return code;
+}
+
+/* ---- fork ---- */
+
+static void before_fork(void) {
+    pthread_mutex_lock(&watched_mutex);
+    for (csm *h = watched; h; h = h->next) {
+        pthread_mutex_lock(&h->mutex);
+        h->child_fd = -1;
+        h->child_row = CSM_NO_INDEX;
+        if (h->fd < 0 || !h->self || csm_load(&h->views) == 0) continue;
+        int code, fd = csm_process_reopen(h->fd);
+        if (fd < 0) continue;
+        uint32_t row = win_row(h, fd, &code);
+        if (row == CSM_NO_INDEX) {
+            /* No row for the child: it must not believe its inherited views. There is no way to take them from
+             * it, so the parent keeps its pins alive instead: the child goes on holding the parent's description.
+             * The parent then looks alive until the child ends. Rare (row table full), and safe. */
+            close(fd);
+            h->child_fd = -2;
+            continue;
+        }
+        take_over_row(h, row, h->role);
+        for (uint32_t i = 0; i < CSM_MAX_CHUNKS; i++)
+            csm_store(&h->rows[row].view_pins[i], csm_load(&h->mine->view_pins[i]));
+        csm_fence_seq();
+        h->child_fd = fd;
+        h->child_row = row;
+    }
+}
+
+static void after_fork_in_parent(void) {
+    for (csm *h = watched; h; h = h->next) {
+        if (h->child_fd >= 0) close(h->child_fd); /* the child's copy keeps the lock; a failed fork drops it */
+        h->child_fd = -1;
+        pthread_mutex_unlock(&h->mutex);
+    }
+    pthread_mutex_unlock(&watched_mutex);
+}
+
+static void after_fork_in_child(void) {
+    for (csm *h = watched; h; h = h->next) {
+        int inherited = h->fd;
+        memset(&h->spare, 0, sizeof h->spare);
+        h->forks++;
+        if (h->child_fd == -2) h->pins_lost_before = h->forks;
+        if (h->child_fd >= 0) {
+            h->fd = h->child_fd;
+            h->row = h->child_row;
+            h->mine = &h->rows[h->row];
+            h->self = csm_owner(h->row, h->mine->incarnation);
+            csm_store(&h->mine->pid, (uint64_t)getpid());
+        } else {
+            h->fd = inherited < 0 ? -1 : csm_process_reopen(inherited);
+            h->row = CSM_NO_INDEX;
+            h->mine = &h->spare;
+            h->self = 0;
+        }
+        if (inherited >= 0 && h->child_fd != -2) close(inherited);
+        h->child_fd = -1;
+        pthread_mutex_unlock(&h->mutex);
+    }
+    pthread_mutex_unlock(&watched_mutex);
+}
+
+void csm_process_watch(csm *h) {
+    static bool installed;
+    pthread_mutex_lock(&watched_mutex);
+    if (!installed) {
+        pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+        installed = true;
+    }
+    h->next = watched;
+    watched = h;
+    pthread_mutex_unlock(&watched_mutex);
+}

@@ -1,0 +1,34 @@
+/* process.h: who is alive.
+ *
+ * A process owns a row by holding an OFD lock on that row's byte. The kernel lets go of it when the last thread
+ * is gone and the files are closed, so "is this owner dead?" is one F_OFD_GETLK: no timeouts, no heartbeats,
+ * right across PID reuse and PID namespaces. Owners are written as (row, incarnation).
+ *
+ * Nobody cleans another's row. A dead row is ignored where it is met, and cleaned by the process that next
+ * wins its lock: only that one can know that nobody else writes there. */
+#ifndef CSM_PROCESS_H
+#define CSM_PROCESS_H
+
+#include "core.h"
+
+/* Wins a row unless this process has one. CSM_OK, CSM_NO_ROW, CSM_NO_SPACE. */
+int csm_process_enter(csm *h);
+
+/* Is `owner` (an owner word) a process that still lives? Nonsense counts as dead. */
+bool csm_process_alive(csm *h, uint64_t owner);
+
+/* Is row `row` held, by whatever incarnation? */
+bool csm_process_row_held(csm *h, uint32_t row);
+
+/* Adds the handle to those the fork handlers look after. */
+void csm_process_watch(csm *h);
+
+/* A new open file description of the object behind `fd`, close-on-exec; negative when that cannot be had.
+ * Works for objects that were unlinked. Async-signal-safe. */
+int csm_process_reopen(int fd);
+
+/* Non-blocking OFD write lock of one byte. */
+bool csm_process_lock_byte(int fd, int64_t at);
+void csm_process_unlock_byte(int fd, int64_t at);
+
+#endif

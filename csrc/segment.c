@@ -1,0 +1,314 @@
+/* segment.c: creation, attachment, validation; the flip.
+ *
+ * Creation. Whoever finds a blank object tries for the OFD lock on the create byte. The winner sizes it, reserves what is
+ * read without further checks, fills it in, and stores `state` last. Everybody else attaches only when `state` says
+ * usable, so a creator that dies leaves a blank object and a free lock: the next one starts over from size zero. No
+ * O_EXCL, no file that is "half ours": the order of arrival does not matter.
+ *
+ * Nothing of the shared header is trusted after attaching: the geometry is recomputed from the settings it names, compared
+ * and kept in private memory. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "segment.h"
+
+#include "arena.h"
+#include "hash.h"
+#include "lock.h"
+#include "process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static __thread int saved_errno;
+
+int csm_errno(void) { return saved_errno; }
+
+static int failed(void) {
+    saved_errno = errno;
+    return errno == ENOSPC ? CSM_NO_SPACE : CSM_SYSTEM;
+}
+
+/* Size of sem_t and which libc wrote it: attachers must agree on what is inside. */
+static uint32_t semaphore_kind(void) {
+#ifdef __GLIBC__
+    return (uint32_t)sizeof(sem_t) << 8 | 1;
+#else
+    return (uint32_t)sizeof(sem_t) << 8 | 2;
+#endif
+}
+
+/* ---- geometry ---- */
+
+bool csm_segment_geometry(const csm_settings *s, struct csm_geometry *geo) {
+    if (s->memory_limit < CSM_MIN_LIMIT || s->memory_limit > CSM_MAX_LIMIT || s->max_items < 1 ||
+        s->max_items > CSM_MAX_ITEMS || s->rows < 1 || s->rows > CSM_MAX_ROWS || s->flights < 1 ||
+        s->flights > CSM_MAX_FLIGHTS || s->nodes < 1 || s->nodes > CSM_MAX_NODES)
+        return false;
+    memset(geo, 0, sizeof *geo);
+    geo->memory_limit = s->memory_limit;
+    geo->max_items = s->max_items;
+    geo->rows = s->rows;
+    geo->flights = s->flights;
+    geo->nodes = s->nodes;
+    /* At most 80 % full with max_items entries, plus a slot for each computation in flight: a full cache must still
+     * be able to note who computes what. */
+    geo->slots = s->max_items + s->max_items / 4 + s->flights + 1;
+    geo->chunk_bytes = CSM_MIN_CHUNK;
+    while (csm_round(s->memory_limit, geo->chunk_bytes) / geo->chunk_bytes > CSM_MAX_CHUNKS) geo->chunk_bytes *= 2;
+    geo->chunks = csm_round(s->memory_limit, geo->chunk_bytes) / geo->chunk_bytes;
+
+    uint64_t at = sizeof(struct csm_header);
+#define CSM_PART(name, bytes, align) (at = csm_round(at, align), geo->name = at, at += (bytes))
+    CSM_PART(chunks_off, geo->chunks * sizeof(struct csm_chunk), 64);
+    CSM_PART(flights_off, geo->flights * sizeof(struct csm_flight), 64);
+    CSM_PART(nodes_off, geo->nodes * sizeof(struct csm_node), 64);
+    CSM_PART(outcomes_off, CSM_OUTCOMES * sizeof(struct csm_outcome), 64);
+    CSM_PART(slots_off, geo->slots * sizeof(struct csm_slot), 64);
+    CSM_PART(log_off, geo->max_items * sizeof(uint64_t), CSM_PAGE);
+    CSM_PART(rows_off, geo->rows * sizeof(struct csm_row), CSM_PAGE);
+    CSM_PART(arena_off, s->memory_limit, CSM_PAGE);
+#undef CSM_PART
+    geo->mapped_bytes = csm_round(at, CSM_PAGE);
+    geo->windows_off = csm_round(geo->mapped_bytes, CSM_WINDOW_BYTES);
+    return true;
+}
+
+uint64_t csm_segment_bytes(const csm_settings *settings) {
+    struct csm_geometry geo;
+    return csm_segment_geometry(settings, &geo) ? geo.mapped_bytes : 0;
+}
+
+static uint64_t header_check(const struct csm_header *header) {
+    return csm_hash(header->secret, &header->geometry, sizeof header->geometry).lo;
+}
+
+/* ---- mapping ---- */
+
+static int map(csm *h) {
+    void *base = mmap(NULL, h->geo.mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, h->fd, 0);
+    if (base == MAP_FAILED) return failed();
+    h->base = base;
+    h->header = base;
+    h->chunks = (void *)(h->base + h->geo.chunks_off);
+    h->flights = (void *)(h->base + h->geo.flights_off);
+    h->nodes = (void *)(h->base + h->geo.nodes_off);
+    h->outcomes = (void *)(h->base + h->geo.outcomes_off);
+    h->slots = (void *)(h->base + h->geo.slots_off);
+    h->log = (void *)(h->base + h->geo.log_off);
+    h->rows = (void *)(h->base + h->geo.rows_off);
+    h->arena = h->base + h->geo.arena_off;
+    h->granules = h->geo.memory_limit / CSM_GRANULE;
+    h->chunk_granules = h->geo.chunk_bytes / CSM_GRANULE;
+    return CSM_OK;
+}
+
+/* Fills a blank object in. Under the create lock. */
+static int create(csm *h, const csm_settings *settings) {
+    if (!csm_segment_geometry(settings, &h->geo)) return CSM_INVALID;
+    if (ftruncate(h->fd, 0) != 0 || ftruncate(h->fd, (off_t)h->geo.mapped_bytes) != 0) return failed();
+    int rc;
+    do rc = posix_fallocate(h->fd, 0, (off_t)h->geo.log_off);
+    while (rc == EINTR);
+    if (rc != 0) {
+        errno = rc;
+        int code = failed();
+        if (ftruncate(h->fd, 0) != 0) return code; /* nothing to add: the first failure is the one to report */
+        return code;
+    }
+    int code = map(h);
+    if (code != CSM_OK) return code;
+    struct csm_header *header = h->header;
+    header->layout = CSM_LAYOUT_VERSION;
+    header->sem_bytes = semaphore_kind();
+    if (getrandom(header->secret, sizeof header->secret, 0) != (ssize_t)sizeof header->secret) return failed();
+    header->created_ns = csm_wall_ns();
+    header->geometry = h->geo;
+    header->check = header_check(header);
+    header->generation = 1;
+    header->next_serial = 1;
+    struct csm_epoch *epoch = &header->epoch[1];
+    epoch->generation = 1;
+    epoch->reset_at_ns = header->created_ns;
+    epoch->version[0] = '1';
+    epoch->version_bytes = 1;
+    header->magic = CSM_MAGIC;
+    /* SYNC usable: pairs with look(); everything above becomes visible. */
+    csm_store_release(&header->state, CSM_USABLE);
+    return CSM_OK;
+}
+
+/* Reads the header by pread, which cannot fault on a truncated object. CSM_OK: usable; CSM_MISS: blank. */
+static int look(int fd, struct csm_header *header, struct stat *st) {
+    if (fstat(fd, st) != 0) return failed();
+    ssize_t n;
+    do n = pread(fd, header, 512, 0);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) return failed();
+    if (n < 512) return n == 0 ? CSM_MISS : CSM_LAYOUT;
+    if (header->magic == 0 && header->state == CSM_BLANK) return CSM_MISS;
+    if (header->magic != CSM_MAGIC) return CSM_LAYOUT;
+    if (header->state == CSM_BLANK) return CSM_MISS;
+    if (header->layout != CSM_LAYOUT_VERSION || header->sem_bytes != semaphore_kind()) return CSM_LAYOUT;
+    return header->state == CSM_DESTROYED ? CSM_GONE : CSM_OK;
+}
+
+static int attach(csm *h, const struct csm_header *header, const struct stat *st) {
+    const struct csm_geometry *g = &header->geometry;
+    csm_settings settings = {.memory_limit = g->memory_limit, .max_items = g->max_items, .rows = (uint32_t)g->rows,
+                             .flights = (uint32_t)g->flights, .nodes = (uint32_t)g->nodes};
+    if (!csm_segment_geometry(&settings, &h->geo) || memcmp(&h->geo, g, sizeof *g) != 0 ||
+        header_check(header) != header->check || (uint64_t)st->st_size < h->geo.mapped_bytes)
+        return CSM_CORRUPT;
+    return map(h);
+}
+
+static int open_locked_or_wait(csm *h, const csm_settings *settings, uint64_t timeout_ns, int *created) {
+    union {
+        struct csm_header header;
+        unsigned char bytes[sizeof(struct csm_header)];
+    } seen;
+    struct stat st;
+    uint64_t start = csm_now_ns(), nap = 100000;
+    for (;;) {
+        int code = look(h->fd, &seen.header, &st);
+        if (code == CSM_OK) return attach(h, &seen.header, &st);
+        if (code != CSM_MISS) return code;
+        if (csm_process_lock_byte(h->fd, CSM_LOCK_CREATE)) {
+            /* Look again: the object may have been finished between the look and the lock. */
+            code = look(h->fd, &seen.header, &st);
+            if (code == CSM_MISS) {
+                code = create(h, settings);
+                *created = code == CSM_OK;
+            } else if (code == CSM_OK) {
+                code = attach(h, &seen.header, &st);
+            }
+            csm_process_unlock_byte(h->fd, CSM_LOCK_CREATE);
+            return code;
+        }
+        if (errno != EAGAIN && errno != EACCES) return failed();
+        if (csm_now_ns() - start > timeout_ns) return CSM_BUSY;
+        csm_nap_ns(nap);
+        nap = csm_min(nap * 2, 10000000);
+    }
+}
+
+int csm_open(int fd, const csm_settings *settings, uint64_t timeout_ns, csm **out, int *created) {
+    *created = 0;
+    *out = NULL;
+    csm *h = calloc(1, sizeof *h);
+    if (!h) {
+        errno = ENOMEM;
+        return failed();
+    }
+    h->fd = fd;
+    h->row = h->child_row = CSM_NO_INDEX;
+    h->child_fd = -1;
+    h->mine = &h->spare;
+    pthread_mutex_init(&h->mutex, NULL);
+    int code = open_locked_or_wait(h, settings, timeout_ns, created);
+    if (code != CSM_OK) {
+        if (h->base) munmap(h->base, h->geo.mapped_bytes);
+        free(h);
+        return code;
+    }
+    h->secret[0] = h->header->secret[0];
+    h->secret[1] = h->header->secret[1];
+    csm_process_watch(h);
+    *out = h;
+    return CSM_OK;
+}
+
+void csm_leave(csm *h) {
+    pthread_mutex_lock(&h->mutex);
+    /* Live views keep the row, and with it their pins. The last one's release comes back here. */
+    h->leaving = true;
+    if (h->fd >= 0 && csm_load(&h->views) == 0) {
+        close(h->fd);
+        h->fd = -1;
+        csm_store_release(&h->mine, &h->spare);
+        csm_store_release(&h->self, 0);
+        h->row = CSM_NO_INDEX;
+    }
+    pthread_mutex_unlock(&h->mutex);
+}
+
+int csm_in_use(int fd) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = CSM_LOCK_ROWS, .l_len = CSM_MAX_ROWS};
+    if (fcntl(fd, F_OFD_GETLK, &lock) != 0) return failed();
+    return lock.l_type != F_UNLCK;
+}
+
+int csm_in_use_by_others(csm *h) { return csm_in_use(h->fd); /* own locks do not conflict */ }
+int csm_descriptor(csm *h) { return h->fd; }
+
+int csm_is_object(csm *h, int fd) {
+    struct stat mine, other;
+    return h->fd >= 0 && fstat(h->fd, &mine) == 0 && fstat(fd, &other) == 0 && mine.st_ino == other.st_ino &&
+           mine.st_dev == other.st_dev;
+}
+
+int csm_guard(int fd) { return csm_process_lock_byte(fd, CSM_LOCK_CREATE) ? CSM_OK : CSM_BUSY; }
+void csm_unguard(int fd) { csm_process_unlock_byte(fd, CSM_LOCK_CREATE); }
+
+/* ---- generations ---- */
+
+void csm_segment_flip_locked(csm *h, const void *version, size_t version_bytes, const void *config, size_t config_bytes) {
+    struct csm_header *header = h->header;
+    uint64_t generation = csm_load(&header->generation), next = generation + 1;
+    struct csm_epoch *old = csm_epoch_of(h, generation), *epoch = csm_epoch_of(h, next);
+    /* Nobody believes in `epoch` yet. Whoever still copies from it, as the one before the current, checks the
+     * generation afterwards and drops what it copied. */
+    csm_store(&epoch->generation, next);
+    csm_fence_release();
+    csm_arena_prepare_locked(epoch);
+    csm_store(&epoch->entries, 0);
+    csm_store(&epoch->bytes_used, 0);
+    csm_store(&epoch->next_bytes_used, 0);
+    csm_store(&epoch->warned, 0);
+    csm_store(&epoch->reset_at_ns, csm_wall_ns());
+    uint64_t n = csm_min(version_bytes, CSM_VERSION_BYTES);
+    csm_store(&epoch->version_bytes, n);
+    csm_fill_racy(epoch->version, version, n);
+    n = config ? csm_min(config_bytes, CSM_VERSION_BYTES) : csm_min(csm_load(&old->config_bytes), CSM_VERSION_BYTES);
+    csm_store(&epoch->config_bytes, n);
+    csm_fill_racy(epoch->config, config ? config : old->config, n);
+    /* SYNC flip: pairs with every load of the generation; and, with csm_arena_is_pinned, with the pins. Killed before it:
+     * no reset took place. Killed after it: it did, as a whole. */
+    csm_store_seq(&header->generation, next);
+    csm_fence_seq();
+}
+
+static bool another_app_lives(csm *h) {
+    uint64_t rows = csm_min(csm_load_acquire(&h->header->rows_used), h->geo.rows);
+    for (uint32_t row = 0; row < rows; row++)
+        if (row != h->row && csm_load_acquire(&h->rows[row].role) == CSM_APP && csm_process_row_held(h, row)) return true;
+    return false;
+}
+
+int csm_join(csm *h, int role, int cold_when_alone, const char *config, size_t config_bytes, int *flipped) {
+    *flipped = 0;
+    if (config_bytes > CSM_VERSION_BYTES) return CSM_INVALID;
+    int code = csm_lock(h);
+    if (code != CSM_OK) return code;
+    /* One joiner after the other: the first finds nobody with the role and flips, and has the role before the lock
+     * is free; a row without a role yet counts as nobody. */
+    struct csm_epoch *epoch = csm_epoch_of(h, csm_load(&h->header->generation));
+    bool differs = config_bytes && (csm_load(&epoch->config_bytes) != config_bytes ||
+                                    !csm_equal_racy(epoch->config, config, config_bytes));
+    bool cold = cold_when_alone && csm_load(&epoch->entries) && !another_app_lives(h);
+    if (differs)
+        csm_segment_flip_locked(h, config, config_bytes, config, config_bytes);
+    else if (cold)
+        csm_segment_flip_locked(h, epoch->version, csm_load(&epoch->version_bytes), NULL, 0);
+    *flipped = differs || cold;
+    h->role = (uint64_t)role;
+    csm_store_release(&h->mine->role, (uint64_t)role);
+    csm_unlock(h);
+    return CSM_OK;
+}
