@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 
 from . import _segment
-from ._segment import Segment, open_segment
+from ._segment import APP, OBSERVER, Segment, open_segment
 from .config import CacheConfig, resolve_callable
 from .errors import ResetError
 from .versions import decode_version, encode_version
@@ -28,9 +28,11 @@ _SLICE = 0.25
 
 
 class Attachment:
-    def __init__(self, namespace: str, config: CacheConfig) -> None:
+    def __init__(self, namespace: str, config: CacheConfig, role: int = APP) -> None:
+        """Attach. An OBSERVER takes the segment with the settings it has, and never creates one: FileNotFoundError."""
         self.namespace = namespace
         self.config = config
+        self._role = role
         self._hooks: list[Callable[[object], object]] = []
         self._forget_threads()
         _attachments.add(self)
@@ -46,6 +48,8 @@ class Attachment:
         self._resetter: int | None = None
 
     def _open(self) -> Segment:
+        if self._role == OBSERVER:
+            return open_segment(self.namespace, self.config, b"", OBSERVER, create=False)
         version = b"" if self.config.version is None else encode_version(self.config.version)
         segment = open_segment(self.namespace, self.config, version)
         info = segment.describe()

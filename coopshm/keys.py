@@ -60,7 +60,8 @@ def encode_key(key: object) -> bytes:
     Raises:
         InvalidKeyError: another type, an encoding longer than MAX_KEY_BYTES, or tuples nested too deep.
     """
-    # Ordered by how often a type is a key; each test and concatenation here was the fastest of those timed.
+    # Ordered by how often a type is a key. Of what was timed, these tests and concatenations are the fastest;
+    # _encode_tuple repeats them, because a call for each item would make it a tenth slower.
     if type(key) is str:
         try:
             data = b"s" + key.encode()
@@ -88,8 +89,7 @@ def _encode_tuple(items: tuple[object, ...], key: object, path: tuple[int, ...])
     if len(items) * _SMALLEST_ITEM >= MAX_KEY_BYTES:
         raise _too_long(key, f"it has a tuple of {len(items)} items")
     pieces = [b"("]
-    append = pieces.append
-    for position, item in enumerate(items):
+    for item in items:
         if type(item) is str:
             try:
                 data = b"s" + item.encode()
@@ -100,17 +100,18 @@ def _encode_tuple(items: tuple[object, ...], key: object, path: tuple[int, ...])
         elif type(item) is bytes:
             data = b"b" + item
         elif type(item) is tuple:
-            data = _encode_tuple(item, key, (*path, position))
+            data = _encode_tuple(item, key, (*path, len(pieces) // 2))
         else:
-            data = _encode_rare(item, key, (*path, position))
+            data = _encode_rare(item, key, (*path, len(pieces) // 2))
         length = len(data)
         if length < 256:
-            append(_SHORT_LENGTHS[length])
+            pieces.append(_SHORT_LENGTHS[length])
         elif length <= MAX_KEY_BYTES:
-            append(length.to_bytes(2, "big"))
+            pieces.append(length.to_bytes(2, "big"))
         else:
-            raise _too_long(key, f"the encoding of its item {_at((*path, position))} has {length} bytes")
-        append(data)
+            at = _at((*path, len(pieces) // 2))
+            raise _too_long(key, f"the encoding of its item {at} has {length} bytes")
+        pieces.append(data)
     return b"".join(pieces)
 
 

@@ -163,6 +163,7 @@ int csm_warn_once(csm *h, uint64_t generation) {
 /* ---- looking on: no lock, and nobody is in anybody's way ---- */
 
 void csm_count(csm *h, int stat, uint64_t n) {
+    csm_process_enter(h); /* what is counted without a row is lost with the process; no row to be had: so be it */
     if (stat >= 0 && stat < (int)CSM_STATS) csm_stat_add(h, (enum csm_stat)stat, n);
 }
 

@@ -4,8 +4,9 @@
  * and the next winner starts over. While such a winner is *stopped*, the row's previous owner looks alive; it is
  * then treated like a slow one until the winner goes on.
  *
- * Fork. The child must not keep the parent's descriptor: an OFD lock lives as long as any copy of it, so the
- * parent would look alive after its death. The child handler therefore opens a description of its own, at once,
+ * Fork. The child must not keep the parent's descriptor: an OFD lock lives as long as any copy of it (nor anything
+ * else that holds its open file description, such as a mapping: see map() in segment.c), so the parent would look
+ * alive after its death. The child handler therefore opens a description of its own, at once,
  * while it still has the parent's privileges (a worker may drop them right after). It has no row, no tickets, no lock.
  * Only live views go with it: their pins must hold before the parent can let go of its own, so the prepare
  * handler wins a row for the child on a fresh description and copies the pins into it.

@@ -91,7 +91,15 @@ static uint64_t header_check(const struct csm_header *header) {
 /* ---- mapping ---- */
 
 static int map(csm *h) {
-    void *base = mmap(NULL, h->geo.mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, h->fd, 0);
+    /* A mapping holds on to the open file description it was made from, and a forked child inherits the mapping. Made
+     * from the description that carries the OFD locks, it would keep a dead parent "alive" for as long as the child lives.
+     * So it gets a description of its own, which nothing is ever locked through. */
+    int fd = csm_process_reopen(h->fd);
+    if (fd < 0) return failed();
+    void *base = mmap(NULL, h->geo.mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    int error = errno;
+    close(fd);
+    errno = error;
     if (base == MAP_FAILED) return failed();
     h->base = base;
     h->header = base;

@@ -1,9 +1,9 @@
 """The demonstration: `make demo`, or `python -m demo`.
 
 A real gunicorn with four workers serves reference pages of Python's standard library. Rendering a page is
-expensive, the pages are few and known, and they have a version: the documentation release. That is the kind of
-source coopshm is made for. 64 clients ask for all pages while they are cold, while they are warm, and while the
-release changes under load; once with a cache in each worker, once with coopshm.
+expensive, the pages are few and known, and they have a version: the documentation release. That is the kind
+of source coopshm is made for. 64 clients ask for all pages while they are cold, while they are warm, and
+while the release changes under load; once with a cache in each worker, once with coopshm.
 
 Read the files in this order; each imports only from those before it:
 

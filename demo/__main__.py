@@ -50,13 +50,8 @@ def main() -> int:
             shared = play("coopshm", Path(directory, "coopshm"))
         finally:
             coopshm.open("pages").destroy()
-    print(
-        "",
-        report.table(per_worker, shared),
-        "",
-        textwrap.fill(report.conclusion(per_worker, shared), 80),
-        sep="\n",
-    )
+    conclusion = textwrap.fill(report.conclusion(per_worker, shared), 80)
+    print("", report.table(per_worker, shared), "", conclusion, sep="\n")
     if leftovers():
         print(f"left in /dev/shm: {', '.join(leftovers())}", file=sys.stderr)
     return 1 if report.broken_promises(shared) or leftovers() else 0

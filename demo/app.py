@@ -1,6 +1,8 @@
-"""The WSGI application: GET /NAME.html is the page of a module, GET / lists them, POST /reset resets the cache."""
+"""The WSGI application.
 
-import html
+GET / lists the modules, GET /NAME.html is the page of one, POST /reset resets the cache.
+"""
+
 import importlib
 import os
 from collections.abc import Iterable
@@ -10,7 +12,7 @@ from demo import source
 from demo.caching import WAYS
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 # Imported when the application starts, so that rendering is all that a computation does.
 for _name in source.MODULES:
@@ -32,10 +34,8 @@ def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> 
             ("X-Rendered-At", repr(stamp)),
         ]
     elif method == "GET" and path == "/":
-        items = "".join(
-            f'<li><a href="{html.escape(name)}.html">{html.escape(name)}</a>' for name in source.MODULES
-        )
-        body = f"<!doctype html><title>modules</title><ul>{items}</ul>".encode()
+        links = "".join(f'<li><a href="{name}.html">{name}</a>' for name in source.MODULES)
+        body = f"<!doctype html><title>modules</title><ul>{links}</ul>".encode()
     elif method == "POST" and path == "/reset":
         caching.reset()
         body = b""

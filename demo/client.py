@@ -55,9 +55,8 @@ class Connection:
         await self._request("POST", path)
 
     async def _request(self, method: str, path: str) -> tuple[dict[str, str], bytes]:
-        self._writer.write(
-            f"{method} {path} HTTP/1.1\r\nHost: demo\r\nContent-Length: 0\r\n\r\n".encode("ascii")
-        )
+        request = f"{method} {path} HTTP/1.1\r\nHost: demo\r\nContent-Length: 0\r\n\r\n"
+        self._writer.write(request.encode("ascii"))
         return await asyncio.wait_for(self._reply(method, path), REPLY_TIMEOUT)
 
     async def _reply(self, method: str, path: str) -> tuple[dict[str, str], bytes]:

@@ -51,6 +51,10 @@ class Run:
             repeated += sum(count - 1 for count in times.values())
         return repeated
 
+    def overtaken(self) -> int:
+        """Computations that were done again for the same page and release, repeated ones included."""
+        return len(self.computed) - len({(c.name, c.release) for c in self.computed})
+
     def differing(self) -> int:
         """Pages of which clients got more than one rendering in one generation."""
         differing = 0
@@ -118,9 +122,10 @@ def conclusion(per_worker: Run, shared: Run) -> str:
     broken = broken_promises(shared)
     if broken:
         return "PROMISE BROKEN by coopshm: " + "; ".join(broken) + "."
+    again = f" ({shared.overtaken()} more, as a reset overtook them)" if shared.overtaken() else ""
     return (
-        f"Seen: with coopshm each page was computed once in each release for all workers, and every request sent "
-        f"after a reset got a page of the new release; with a cache per worker, {per_worker.computed_for(1)} "
-        f"computations were needed where {shared.computed_for(1)} do, and {per_worker.stale():,} replies showed a "
-        f"release that had been reset."
+        f"Seen: with coopshm each page was computed once in each release for all workers{again}, and every "
+        "request sent after a reset got a page of the new release; with a cache per worker, "
+        f"{per_worker.computed_for(1)} computations were needed where {shared.computed_for(1)} do, and "
+        f"{per_worker.stale():,} replies were older than a reset."
     )

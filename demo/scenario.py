@@ -13,9 +13,7 @@ from demo.client import Connection, Reply
 CONNECTIONS = 64
 RESETS = 5
 PAUSE = 0.05  # seconds a client rests between two requests, except in the cold rush
-RESET_PATIENCE = (
-    4.0  # seconds until the next reset, should pages of the last one not have been served by then
-)
+RESET_PATIENCE = 4.0  # seconds until the next reset, should not all pages have been served anew before
 
 
 @dataclass(frozen=True)
@@ -77,24 +75,23 @@ async def _reset_under_load(connections: list[Connection], port: int) -> tuple[l
     replies: list[Reply] = []
     resets: list[Reset] = []
     shown: set[str] = set()  # pages served in the newest release
-    done = False
+    done = asyncio.Event()
 
     async def client(number: int) -> None:
         await asyncio.sleep(PAUSE * number / CONNECTIONS)
         turn = 1
-        while not done:
+        while not done.is_set():
             for page in _order(number, turn):
                 reply = await connections[number].get(page)
                 replies.append(reply)
                 if resets and reply.release == resets[-1].release:
                     shown.add(page)
                 await asyncio.sleep(PAUSE)
-                if done:
+                if done.is_set():
                     break
             turn += 1
 
     async def resetter() -> None:
-        nonlocal done
         async with Connection(port) as connection:
             for _ in range(RESETS):
                 began = time.monotonic()
@@ -104,7 +101,7 @@ async def _reset_under_load(connections: list[Connection], port: int) -> tuple[l
                 resets.append(Reset(source.release(), began, ended))
                 while len(shown) < len(source.MODULES) and time.monotonic() < ended + RESET_PATIENCE:
                     await asyncio.sleep(PAUSE)
-        done = True
+        done.set()
 
     await asyncio.gather(resetter(), *(client(number) for number in range(CONNECTIONS)))
     return replies, resets

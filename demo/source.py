@@ -1,7 +1,7 @@
 """The source of the pages: which modules there are, and which documentation release is current.
 
-The release is a number in a small file, as a data set's version might be; publishing a new one makes every page
-of an older one out of date. Each computation of a page is noted in a log, so that they can be counted exactly.
+The release is a number in a small file, as a data set's version might be; publishing a new one makes every
+page of an older one out of date. Each computation of a page is noted in a log, so that they can be counted.
 """
 
 import json
@@ -12,12 +12,13 @@ from typing import NamedTuple
 # Present from Python 3.10 to 3.13, and harmless to import.
 MODULES: tuple[str, ...] = tuple(
     """
-    abc argparse array ast asyncio base64 bisect calendar cmath cmd code codecs collections configparser contextlib
-    copy csv dataclasses datetime decimal difflib dis doctest email.message enum fileinput fractions ftplib
-    functools gc getopt glob gzip hashlib heapq hmac html.parser http.cookies inspect io ipaddress itertools json
-    locale logging mailbox math mimetypes multiprocessing numbers operator optparse os pathlib pdb pickle platform
-    plistlib pprint queue random re sched secrets selectors shlex shutil signal smtplib socket statistics string
-    struct subprocess tempfile textwrap threading tokenize traceback types typing uuid weakref zipfile
+    abc argparse array ast asyncio base64 bisect calendar cmath cmd code codecs collections configparser
+    contextlib copy csv dataclasses datetime decimal difflib dis doctest email.message enum fileinput
+    fractions ftplib functools gc getopt glob gzip hashlib heapq hmac html.parser http.cookies inspect io
+    ipaddress itertools json locale logging mailbox math mimetypes multiprocessing numbers operator
+    optparse os pathlib pdb pickle platform plistlib pprint queue random re sched secrets selectors shlex
+    shutil signal smtplib socket statistics string struct subprocess tempfile textwrap threading tokenize
+    traceback types typing uuid weakref zipfile
     """.split()
 )
 

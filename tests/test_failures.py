@@ -1,281 +1,250 @@
-import copy
-import pickle
-import sys
-import traceback
+"""P6 and NoCache: what reaches callers and waiters when nothing is stored."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from coopshm.errors import ComputeError, CycleError, DecodeError
-from coopshm.failures import RemoteTraceback, decode_failure, encode_failure
-
-ORIGIN = "raised in process 4711, waited for by this call"
-HEAD = 20
+import coopshm
+from tests.conftest import clean
+from tests.procs import WATCHDOG, Child, Tally, run, threads
 
 
-def raised(exc):
-    """`exc` with a traceback that goes through this function."""
-    try:
-        raise exc
-    except Exception as caught:
-        return caught
-
-
-def carried(exc):
-    return decode_failure(encode_failure(exc, ORIGIN))
-
-
-class WithStateError(Exception):
-    def __init__(self, code, *, detail=None):
-        super().__init__(code)
+class Custom(Exception):
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(code, text)
         self.code = code
-        self.detail = detail
 
 
-@pytest.mark.parametrize(
-    "exc",
-    [
-        ValueError("no"),
-        KeyError("key"),
-        OSError(2, "No such file", "x"),
-        UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"),
-        WithStateError(5, detail={"a": 1}),
-        CycleError("a waits for a", ("a", "a")),
-        StopIteration(3),
-        Exception(),
-    ],
-    ids=lambda exc: type(exc).__name__,
-)
-def test_an_exception_arrives_as_what_it_was(exc):
-    back = carried(raised(exc))
-    assert type(back) is type(exc)
-    assert str(back) == str(exc)
-    assert back.args == exc.args
-    state = {name: value for name, value in vars(back).items() if name != "__notes__"}
-    assert state == vars(exc)
+class Unpicklable(Exception):
+    def __init__(self) -> None:
+        super().__init__("cannot travel")
+        self.lock = threading.Lock()
 
 
-def test_its_cause_is_the_traceback_where_it_was_raised():
-    back = carried(raised(ValueError("no")))
-    assert type(back.__cause__) is RemoteTraceback
-    assert "in raised\n    raise exc\nValueError: no\n" in str(back.__cause__)
-    shown = "".join(traceback.format_exception(back))
-    assert "in raised" in shown
-    assert shown.rstrip().endswith(ORIGIN if sys.version_info >= (3, 11) else "ValueError: no")
+def _raise(what: str) -> Any:
+    if what == "custom":
+        raise Custom(7, "went wrong")
+    if what == "unpicklable":
+        raise Unpicklable
+    if what == "nocache":
+        return coopshm.NoCache({"for": "now"})
+    raise AssertionError(what)
 
 
-def test_the_traceback_has_the_whole_chain():
-    def chained():
-        try:
-            raise KeyError("first")
-        except KeyError as exc:
-            raise ValueError("second") from exc
+def _owner(conn: Any, settings: Any, tally: Tally, what: str) -> Any:
+    coopshm.configure(settings)
 
-    with pytest.raises(ValueError, match="second") as caught:
-        chained()
-    text = str(carried(caught.value).__cause__)
-    assert "KeyError: 'first'" in text
-    assert "ValueError: second" in text
+    def fn() -> Any:
+        tally.add()
+        conn.send("computing")
+        assert conn.poll(WATCHDOG)
+        conn.recv()
+        return _raise(what)
 
-
-def test_the_origin_is_noted():
-    back = carried(ValueError("no"))
-    if sys.version_info >= (3, 11):
-        assert back.__notes__ == [ORIGIN]
-    else:
-        assert ORIGIN in str(back.__cause__)
+    return _outcome(fn)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="expected: notes came with Python 3.11")
-def test_notes_of_the_original_are_kept():
-    exc = ValueError("no")
-    exc.add_note("mine")
-    assert carried(exc).__notes__ == ["mine", ORIGIN]
-    assert exc.__notes__ == ["mine"]
+def _outcome(fn: Any) -> Any:
+    try:
+        return "value", coopshm.cached("c", "k", fn)
+    except Exception as exc:
+        return type(exc).__name__, str(exc), getattr(exc, "code", None), str(exc.__cause__)
 
 
-def test_the_original_is_left_as_it_is():
-    exc = raised(WithStateError(5))
-    before = (exc.args, copy.copy(vars(exc)), exc.__cause__, exc.__context__, exc.__traceback__)
-    encode_failure(exc, ORIGIN)
-    assert (exc.args, vars(exc), exc.__cause__, exc.__context__, exc.__traceback__) == before
+def _waiter(_: Any, settings: Any, tally: Tally, n: int) -> list[Any]:
+    coopshm.configure(settings)
+
+    def fn() -> Any:
+        tally.add()
+        return "computed by a waiter"
+
+    return threads(n, lambda _: _outcome(fn))
 
 
-# ---- what cannot be carried over
-
-
-class NeedsTwoError(Exception):
-    """Its pickle cannot be unpickled: args has one item, __init__ takes two."""
-
-    def __init__(self, one, two):
-        super().__init__(f"{one} and {two}")
-
-
-class UnpicklesToTextError(Exception):
-    def __reduce__(self):
-        return str, ("not an exception",)
-
-
-class UnpicklesToAnotherError(Exception):
-    def __reduce__(self):
-        return ValueError, ("another",)
-
-
-class UnpicklableError(Exception):
-    def __reduce__(self):
-        raise RuntimeError("no")
-
-
-def local_class():
-    class LocalError(Exception):
+def _outcomes(c: coopshm.Cache, settings: Any, tally: Tally, what: str) -> tuple[Any, list[Any]]:
+    """One owner, 8 x 4 waiters, then the owner's fn ends with `what`."""
+    owner = Child(_owner, settings, tally, what)
+    assert owner.receive() == "computing"
+    waiters = [Child(_waiter, settings, tally, 4) for _ in range(8)]
+    while c.stats().waiters < 32:
         pass
-
-    return LocalError("boom")
-
-
-def with_lambda():
-    exc = WithStateError(5)
-    exc.detail = lambda: None
-    return exc
+    owner.send("go on")
+    return owner.result(), [answer for child in waiters for answer in child.result()]
 
 
-@pytest.mark.parametrize(
-    "exc",
-    [
-        NeedsTwoError(1, 2),
-        UnpicklesToTextError("x"),
-        UnpicklesToAnotherError("x"),
-        UnpicklableError("x"),
-        local_class(),
-        with_lambda(),
-    ],
-    ids=lambda exc: type(exc).__name__,
-)
-def test_one_that_does_not_survive_pickling_arrives_as_text(exc):
-    back = carried(raised(exc))
-    assert type(back) is ComputeError
-    assert type(exc).__qualname__ in back.type_name
-    assert back.type_name in str(back)
-    assert str(exc) in str(back)
-    assert ORIGIN in str(back)
-    assert "in raised" in back.text
-    assert "in raised" in str(back.__cause__)
-    again = pickle.loads(pickle.dumps(back))
-    assert again.text == back.text
+def test_an_exception_reaches_the_caller_and_every_waiter_with_its_type_and_origin(
+    settings, cache, tally
+) -> None:
+    c = cache()
+    mine, theirs = _outcomes(c, settings(), tally, "custom")
+    assert mine[:3] == ("Custom", "(7, 'went wrong')", 7)
+    assert {answer[:3] for answer in theirs} == {mine[:3]}
+    assert all("_raise" in answer[3] for answer in theirs), "the traceback of the process where it happened"
+    assert len(tally) == 1
+    assert c.get("k") is None
+    assert c.cached("k", lambda: "now") == "now", "nothing was stored"
+    assert c.stats().failures == 1
+    assert clean(c)
 
 
-def test_one_whose_class_is_missing_here_arrives_as_text(monkeypatch):
-    data = encode_failure(raised(WithStateError(5)), ORIGIN)
-    monkeypatch.delattr(sys.modules[__name__], "WithStateError")
-    back = decode_failure(data)
-    assert type(back) is ComputeError
-    assert "WithStateError: 5" in str(back)
+def test_an_exception_that_cannot_travel_arrives_as_its_text(settings, cache, tally) -> None:
+    c = cache()
+    mine, theirs = _outcomes(c, settings(), tally, "unpicklable")
+    assert mine[:2] == ("Unpicklable", "cannot travel")
+    assert {answer[0] for answer in theirs} == {"ComputeError"}
+    assert all("Unpicklable: cannot travel" in answer[1] for answer in theirs)
+    assert len(tally) == 1
+    assert clean(c)
 
 
-def test_one_that_unpickles_to_something_else_here_arrives_as_text(monkeypatch):
-    data = encode_failure(WithStateError(5), ORIGIN)
-    monkeypatch.setattr(sys.modules[__name__], "WithStateError", lambda *args: "text")
-    assert type(decode_failure(data)) is ComputeError
+def test_nocache_reaches_all_current_waiters_and_leaves_the_key_cold(settings, cache, tally) -> None:
+    c = cache()
+    mine, theirs = _outcomes(c, settings(), tally, "nocache")
+    assert mine == ("value", {"for": "now"})
+    assert theirs == [("value", {"for": "now"})] * 32
+    assert len(tally) == 1
+    assert c.get("k") is None
+    assert c.cached("k", lambda: "now") == "now"
+    assert clean(c)
 
 
-class BadTextError(Exception):
-    def __str__(self):
-        raise RuntimeError("no")
+def _keep_failing(index: int, settings: Any) -> int:
+    coopshm.configure(settings)
+    seen = 0
+    for n in range(300):
+
+        def fn(n: int = n) -> Any:
+            raise Custom(n, "each time")
+
+        with pytest.raises(Custom) as info:
+            coopshm.cached("c", n % 7, fn)
+        seen += info.value.code % 7 == n % 7
+    return seen
 
 
-def test_one_whose_str_fails_arrives_all_the_same():
-    assert type(carried(raised(BadTextError()))) is BadTextError
+def test_failures_of_many_keys_in_many_processes_never_cross_and_leave_nothing(settings, cache) -> None:
+    c = cache()
+    assert run(8, _keep_failing, settings()) == [300] * 8
+    assert c.stats().entries == 0
+    assert clean(c)
 
 
-def test_one_whose_traceback_cannot_be_formatted_arrives_all_the_same(monkeypatch):
-    def broken(*args, **kwargs):
-        raise RecursionError
+def test_none_is_a_value_like_any_other(cache, tally) -> None:
+    c = cache()
 
-    monkeypatch.setattr(traceback, "format_exception", broken)
-    back = carried(raised(ValueError("no")))
-    assert type(back) is ValueError
-    assert "ValueError: no\n(formatting its traceback raised RecursionError)" in str(back.__cause__)
+    def fn() -> None:
+        tally.add()
 
-
-class SealedError(Exception):
-    def __setattr__(self, name, value):
-        raise AttributeError(name)
+    assert c.cached("k", fn) is None
+    assert c.cached("k", fn) is None
+    assert len(tally) == 1
+    assert c.get("k", default="absent") is None
+    assert c.get("other", default="absent") == "absent"
 
 
-def test_one_that_takes_no_attributes_arrives_all_the_same():
-    back = carried(raised(SealedError(5)))
-    assert type(back) is SealedError
-    assert back.args == (5,)
-    assert type(back.__cause__) is RemoteTraceback
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_an_interrupted_computation_is_not_shared_but_handed_over(cache, interrupt) -> None:
+    c = cache()
+
+    def fn() -> Any:
+        raise interrupt
+
+    with pytest.raises(interrupt):
+        c.cached("k", fn)
+    assert c.cached("k", lambda: "computed") == "computed"
+    assert clean(c)
 
 
-def test_a_long_text_is_cut_in_the_middle():
-    back = carried(raised(ValueError("first" + "é" * 100_000 + "last")))
-    text = str(back.__cause__)
-    assert len(text.encode()) < 33 * 1024
-    assert text.startswith('\n"""\nTraceback')
-    assert "[...]" in text
-    assert text.endswith('last\n"""')
+def _interrupted_owner(conn: Any, settings: Any) -> Any:
+    coopshm.configure(settings)
+
+    def fn() -> Any:
+        conn.send("computing")
+        conn.recv()
+        raise KeyboardInterrupt
+
+    try:
+        coopshm.cached("c", "k", fn)
+    except KeyboardInterrupt:
+        return "interrupted"
 
 
-def test_a_deep_recursion_arrives():
-    def recurse():
-        recurse()
-
-    with pytest.raises(RecursionError) as caught:
-        recurse()
-    assert type(carried(caught.value)) is RecursionError
-
-
-def test_one_with_a_large_value_arrives_as_text():
-    data = encode_failure(ValueError(b"x" * 1_100_000), ORIGIN)
-    assert len(data) < 40_000
-    assert type(decode_failure(data)) is ComputeError
-    assert type(carried(ValueError(b"x" * 1_000_000))) is ValueError
+def test_a_waiter_takes_over_from_an_interrupted_owner(settings, cache, tally) -> None:
+    c = cache()
+    owner = Child(_interrupted_owner, settings())
+    assert owner.receive() == "computing"
+    waiter = Child(_waiter, settings(), tally, 2)
+    while c.stats().waiters < 2:
+        pass
+    owner.send("go on")
+    assert owner.result() == "interrupted"
+    assert waiter.result() == [("value", "computed by a waiter")] * 2
+    assert len(tally) == 1
+    assert clean(c)
 
 
-def test_text_with_lone_surrogates_arrives():
-    assert str(carried(ValueError("\ud800"))) == "\ud800"
-    assert "\\ud800" in str(carried(UnpicklableError("\ud800")))
+def test_a_waiter_takes_over_from_a_killed_owner(settings, cache, tally) -> None:
+    c = cache()
+    owner = Child(_interrupted_owner, settings())
+    assert owner.receive() == "computing"
+    waiter = Child(_waiter, settings(), tally, 4)
+    while c.stats().waiters < 4:
+        pass
+    owner.kill()
+    assert waiter.result() == [("value", "computed by a waiter")] * 4
+    assert len(tally) == 1
+    assert c.stats().takeovers == 1
+    assert clean(c)
 
 
-def test_an_interrupt_while_pickling_is_not_held_back():
-    class InterruptingError(Exception):
-        def __reduce__(self):
-            raise KeyboardInterrupt
+def test_a_value_that_cannot_be_encoded_is_returned_and_each_waiter_computes_for_itself(cache) -> None:
+    c = cache()
+    values = [threading.Lock() for _ in range(3)]
+    assert c.cached("k", lambda: values[0]) is values[0]
+    assert c.cached("k", lambda: values[1]) is values[1]
+    assert c.stats().bypasses["encode"] == 2
+    computing, go = threading.Event(), threading.Event()
 
-    with pytest.raises(KeyboardInterrupt):
-        encode_failure(InterruptingError(), ORIGIN)
+    def slow() -> Any:
+        computing.set()
+        assert go.wait(WATCHDOG)
+        return values[0]
 
+    def body(index: int) -> Any:
+        if index == 0:
+            return c.cached("k", slow)
+        assert computing.wait(WATCHDOG)
+        if index == 3:
+            while c.stats().waiters < 2:
+                pass
+            go.set()
+            return None
+        return c.cached("k", lambda: values[index])
 
-# ---- damaged payloads
-
-
-def test_a_view_is_decoded_too():
-    assert type(decode_failure(memoryview(encode_failure(ValueError(), ORIGIN)))) is ValueError
-
-
-@pytest.mark.parametrize("cut", [0, HEAD - 1, HEAD, -1])
-def test_a_payload_that_was_cut_is_a_decode_error(cut):
-    data = encode_failure(ValueError("no"), ORIGIN)
-    with pytest.raises(DecodeError):
-        decode_failure(data[:cut])
-    with pytest.raises(DecodeError):
-        decode_failure(data + b"x")
-
-
-@given(st.integers(0, HEAD - 1), st.integers(1, 255))
-def test_a_damaged_length_is_a_decode_error(position, change):
-    data = bytearray(encode_failure(ValueError("no"), ORIGIN))
-    data[position] ^= change
-    with pytest.raises(DecodeError):
-        decode_failure(bytes(data))
+    assert threads(4, body)[:3] == values
+    assert clean(c)
 
 
-@given(st.integers(HEAD, 200), st.integers(1, 255))
-def test_damaged_contents_still_give_an_exception(position, change):
-    data = bytearray(encode_failure(ValueError("no"), ORIGIN))
-    pickled = int.from_bytes(data[:4], "little")
-    data[HEAD + (position - HEAD) % pickled] ^= change
-    assert isinstance(decode_failure(bytes(data)), Exception)
+def test_an_fn_of_minutes_is_waited_for_and_one_that_returns_at_once_is_not(cache) -> None:
+    # Minutes stand for "longer than every slice and patience inside": the longest is half a second.
+    c = cache()
+    computing = threading.Event()
+
+    def slow() -> str:
+        computing.set()
+        time.sleep(1.5)
+        return "slow"
+
+    def body(index: int) -> Any:
+        if index:
+            assert computing.wait(WATCHDOG)
+        return c.cached("k", slow)
+
+    assert threads(4, body) == ["slow"] * 4
+    assert c.stats().computations == 1
+    assert c.cached("quick", lambda: os.getpid()) == os.getpid()

@@ -3,11 +3,14 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coopshm.errors import ConfigError
 from coopshm.versions import VERSION_BYTES_MAX, decode_version, encode_version
+
+# A slow run is no mistake: a loaded machine takes longer.
+untimed = settings(deadline=None)
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 versions = st.recursive(
@@ -33,6 +36,7 @@ def test_the_encoding_is_canonical_json(version, encoded):
     assert encode_version(version) == encoded
 
 
+@untimed
 @given(versions)
 def test_decoding_gives_the_version_back(version):
     back = decode_version(encode_version(version))
@@ -121,6 +125,7 @@ def test_anything_but_the_canonical_form_is_a_value_error(data):
         decode_version(data)
 
 
+@untimed
 @given(st.binary() | st.text('[]{}",:01e.-tru ', max_size=12).map(str.encode))
 def test_whatever_can_be_decoded_is_the_encoding_of_that_version(data):
     try:

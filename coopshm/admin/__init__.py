@@ -1,0 +1,24 @@
+"""coopshm-admin: looking at the caches of a host, and resetting or removing one, from the command line.
+
+    text       sizes, ages and tables for people
+    segments   which caches there are, and attaching to one without being in anybody's way
+    session    what the commands share: options, names, output
+    looking    list, stats, keys, flights
+    changing   reset, verify, destroy
+    cli        the command line that has them all
+
+Every command attaches as an observer: it creates no segment, changes no generation by attaching, and keeps no
+cache alive that no application process uses. Killed at any point, it leaves what any killed process leaves:
+a row at most, and a lock that the next process takes over.
+"""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run coopshm-admin on the arguments of this process, and exit."""
+    from .cli import cli
+
+    cli(prog_name="coopshm-admin")

@@ -1,0 +1,142 @@
+"""reset, verify, destroy: they take the write lock, and reset runs the callback from the configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
+
+import click
+
+from ..config import resolve_callable
+from ..errors import CoopshmError, CorruptError, LayoutError
+from . import segments
+from .segments import UnfinishedError
+from .session import Session, json_option, name_argument, version_text
+from .text import count
+
+__all__ = ["COMMANDS"]
+
+
+class _CallbackError(CoopshmError):
+    """The on_reset callback raised an exception."""
+
+
+def _parse_version(_ctx: click.Context, _param: click.Parameter, text: str | None) -> object:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    if text is None:
+        return None
+    try:
+        version: object = json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        return text
+    return version
+
+
+@click.command("reset")
+@name_argument
+@click.option(
+    "--version",
+    metavar="V",
+    callback=_parse_version,
+    help="The source's version from now on: V as JSON if it is valid JSON, else V as a string. "
+    "Default (and null): the next one, which is one more for a whole number and 1 for anything else.",
+)
+@json_option
+@click.pass_obj
+def _reset(session: Session, name: str, version: object) -> None:
+    """Invalidate cache NAME as a whole, on this host.
+
+    Its on_reset callback from the configuration runs first, in this process, with the current directory on
+    the module path; if it fails, nothing changes. A reset to the version that the cache has does nothing.
+    """
+    place = session.place(name)
+    settings = session.config.caches.get(name)
+    callback = settings.on_reset if settings else None
+    if callback is None:
+        before, after = segments.reset(place, version, None)
+    else:
+        before, after = segments.reset(place, version, partial(_call_back, session, callback))
+    old, new = version_text(before), version_text(after)
+    changed, called = old != new, old != new and callback is not None
+    if changed:
+        text = f"{place}: version {old} -> {new} ({'after the' if called else 'no'} on_reset callback)"
+    else:
+        text = f"{place} has version {old} already: nothing was reset"
+    document = {**place._asdict(), "old": before, "new": after, "changed": changed, "callback": called}
+    session.print(document, text)
+
+
+def _call_back(session: Session, callback: str | Callable[[object], object], version: object) -> None:
+    """Run the application's code: in its directory, with its configuration, and its output out of ours."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    if session.config_path is not None:
+        os.environ["COOPSHM_CONFIG"] = session.config_path
+    os.environ["COOPSHM_NAMESPACE"] = session.config.namespace
+    with contextlib.redirect_stdout(sys.stderr):
+        function = resolve_callable(callback)
+        try:
+            function(version)
+        except (Exception, SystemExit) as exc:
+            traceback.print_exc()
+            raise _CallbackError(
+                f"the on_reset callback {callback!r} raised {type(exc).__name__}: {exc}; nothing was reset"
+            ) from exc
+
+
+@click.command("verify")
+@name_argument
+@json_option
+@click.pass_obj
+def _verify(session: Session, name: str) -> None:
+    """Check every structure of cache NAME. Exit status 1 when there are faults.
+
+    This takes the write lock while it checks, a second or so for millions of entries: hits go on meanwhile,
+    misses wait, or are answered without the cache.
+    """
+    place = session.place(name)
+    faults = segments.attach(place).verify()
+    text = f"{place} is sound"
+    if faults:
+        text = "\n".join([f"{place} has {count(len(faults), 'fault', 'faults')}:", *faults])
+    session.print({**place._asdict(), "sound": not faults, "faults": faults}, text)
+    if faults:
+        sys.exit(1)
+
+
+@click.command("destroy")
+@name_argument
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_obj
+def _destroy(session: Session, name: str, yes: bool) -> None:
+    """Remove the segment of cache NAME from the host.
+
+    Processes that use it go on with a new, empty one. A segment that is damaged, unfinished, or was made by
+    another release of coopshm can be removed too.
+    """
+    place = session.place(name)
+    seen = segments.check_removable(place)
+    try:
+        segment = segments.attach(place)
+        stats = segments.look(place, segment)
+        what = f"{count(stats.entries, 'entry', 'entries')}, {count(stats.processes, 'process', 'processes')}"
+    except (CorruptError, LayoutError, UnfinishedError) as exc:
+        segment, what = None, str(exc)
+    if not yes:
+        click.confirm(f"Destroy {place} ({what})?", abort=True, err=True)
+    if segment is not None:
+        segment.destroy()
+    else:
+        segments.remove(place, seen)
+    session.print({**place._asdict(), "destroyed": True}, f"{place} was destroyed")
+
+
+COMMANDS = (_reset, _verify, _destroy)
