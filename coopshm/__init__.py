@@ -6,8 +6,8 @@
     page = coopshm.cached("pages", ("product", 42), lambda: render(42))
     coopshm.reset("pages")
 
-All worker processes of a host share one segment per cache. `fn` runs once per key however many ask; a hit takes no lock;
-after `reset` returns, no call returns what was computed before.
+All worker processes of a host share one segment per cache. `fn` runs once per key however many ask; a hit takes no
+lock; after `reset` returns, no call returns what was computed before.
 
 A map of the package, each module importing only from those above it:
 
@@ -99,9 +99,9 @@ def configure(source: Mapping[str, object] | str | os.PathLike[str] | None = Non
     """Load the configuration of all caches; the first use of a cache does it when nobody has.
 
     Args:
-        source: a mapping, or the path of a TOML file. None: the file that $COOPSHM_CONFIG names, else ./coopshm.toml if it
-            exists, else the defaults: any name is a cache of 64 MiB. $COOPSHM_NAMESPACE overrides the namespace in each
-            case.
+        source: a mapping, or the path of a TOML file. None: the file that $COOPSHM_CONFIG names, else ./coopshm.toml
+            if it exists, else the defaults: any name is a cache of 64 MiB. $COOPSHM_NAMESPACE overrides the namespace
+            in each case.
 
     Cache objects made before keep the settings they were opened with; the functions of this module use the new ones.
 

@@ -1,35 +1,31 @@
-"""One attached segment: the only module that imports the compiled core, and the only one that knows posix_ipc.
+"""One attached segment: the only module that imports the compiled core.
 
-Everything above deals in bytes, ints and the exceptions of errors.py. What is here of substance is how an object in
-/dev/shm is found, checked (whose is it, who else may touch it) and, if nobody uses it, replaced; the rest passes calls on.
+Everything above deals in bytes, ints and the exceptions of errors.py. What is here of substance is how a process
+attaches: which object it accepts, and which it replaces because nobody uses it. The rest passes calls on.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import stat
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
-
-import posix_ipc
 
 from . import keys
 from ._core import ffi, lib
 from .config import CacheConfig, segment_name
 from .errors import (
     BusyError,
-    ConfigError,
     CoopshmError,
     CorruptError,
     CycleError,
     LayoutError,
     NoSpaceError,
-    OwnershipError,
     SegmentError,
 )
+from .objects import open_object, reopen, unlink_if
 
 #: Processes, computations in flight and waiting threads that one segment has room for. A row takes a page, once it
 #: is used; a flight 256 bytes and a node 64. Beyond them calls are answered uncached and counted.
@@ -107,9 +103,7 @@ def check(code: int, label: str) -> int:
             f"{label}: the write lock is held by a process that does not run (stopped?); continue or kill it"
         )
     if code in (lib.CSM_NO_ROW, lib.CSM_NO_FLIGHT, lib.CSM_NO_SLOT, lib.CSM_NO_NODE):
-        raise BusyError(
-            f"{label}: no room for another process, computation or waiter; {ROWS} processes can attach"
-        )
+        raise BusyError(f"{label}: no room for another process, computation or waiter; {ROWS} processes can attach")
     if code == lib.CSM_NO_SPACE:
         raise NoSpaceError(
             f"{label}: /dev/shm has no room for the cache's index; enlarge it (mount -o remount,size=..., or "
@@ -214,7 +208,7 @@ class Segment:
         chain = []
         for i in range(lib.csm_chain_length()):
             size = lib.csm_chain_key(i, buffer, 96)
-            chain.append(keys.preview(ffi.buffer(buffer, size)[:]))
+            chain.append(keys.preview(ffi.buffer(buffer, size)[:], total=lib.csm_chain_key_bytes(i)))
         return cycle_error(self.label, chain)
 
     # ---- reset
@@ -275,7 +269,7 @@ class Segment:
         """Check every structure, under the write lock. Returns the faults found."""
         report = ffi.new("char[]", 1 << 16)
         check(lib.csm_verify(self.handle, report, 1 << 16), self.label)
-        return ffi.string(report).decode().splitlines()  # type: ignore[union-attr]
+        return ffi.string(report).decode().splitlines()  # type: ignore[no-any-return]
 
     # ---- end of life
 
@@ -305,12 +299,10 @@ def cycle_error(label: str, chain: Sequence[str]) -> CycleError:
     )
 
 
-# ---- finding the object
+# ---- attaching
 
 
-def open_segment(
-    namespace: str, config: CacheConfig, version: bytes, role: int = APP, create: bool = True
-) -> Segment:
+def open_segment(namespace: str, config: CacheConfig, version: bytes, role: int = APP, create: bool = True) -> Segment:
     """Attach to the segment of a cache, creating or replacing it as needed.
 
     Args:
@@ -325,7 +317,7 @@ def open_segment(
     label = f"cache {config.name!r} (/dev/shm{name})"
     deadline = time.monotonic() + CREATE_PATIENCE
     while True:
-        fd = _open_object(name, label, config, create, check_owner=role == APP)
+        fd = open_object(name, label, config, create, check_owner=role == APP)
         segment = _attach(fd, name, label, config, role, version)
         if segment is not None:
             return segment
@@ -351,7 +343,7 @@ def _attach(fd: int, name: str, label: str, config: CacheConfig, role: int, vers
     if code != OK:
         try:
             if code in (GONE, lib.CSM_NO_SPACE) or (
-                code in (lib.CSM_LAYOUT, lib.CSM_CORRUPT) and role == APP and _unused(fd)
+                code in (lib.CSM_LAYOUT, lib.CSM_CORRUPT) and role == APP and lib.csm_in_use(fd) == 0
             ):
                 _replace(name, fd)
                 if code != lib.CSM_NO_SPACE:
@@ -389,111 +381,9 @@ def _differs(segment: Segment, config: CacheConfig) -> bool:
     return bool(info.memory_limit != config.memory_limit or info.max_items != config.max_items)
 
 
-def _unused(fd: int) -> bool:
-    return lib.csm_in_use(fd) == 0  # type: ignore[no-any-return]
-
-
-def _open_object(name: str, label: str, config: CacheConfig, create: bool, check_owner: bool) -> int:
-    while True:
-        try:
-            # Not with O_CREAT at first: for another user's object that is refused in a sticky directory, even to root.
-            fd = posix_ipc.SharedMemory(name).fd
-        except posix_ipc.ExistentialError:
-            if not create:
-                raise FileNotFoundError(f"{label}: there is no such segment") from None
-        except (posix_ipc.PermissionsError, PermissionError):
-            raise OwnershipError(
-                f"{label}: it belongs to another user and may not be opened; set `user` or `group` for the cache, or "
-                f"use another namespace"
-            ) from None
-        except OSError as exc:
-            raise SegmentError(
-                f"{label}: {exc.strerror or exc}; is it a symbolic link, or no regular file?"
-            ) from exc
-        else:
-            try:
-                if check_owner:
-                    _check_owner(fd, label, config)
-            except BaseException:
-                os.close(fd)
-                raise
-            return int(fd)
-        try:
-            fd = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=config.mode).fd
-        except posix_ipc.ExistentialError:
-            if not os.path.isdir("/dev/shm"):
-                raise NoSpaceError(f"{label}: /dev/shm is missing; mount a tmpfs there") from None
-            continue  # somebody was faster
-        except (posix_ipc.PermissionsError, PermissionError):
-            raise OwnershipError(f"{label}: no permission to create it in /dev/shm") from None
-        except OSError as exc:
-            raise NoSpaceError(f"{label}: cannot be created in /dev/shm: {exc.strerror or exc}") from exc
-        try:
-            _hand_over(fd, label, config)
-        except BaseException:
-            os.close(fd)
-            posix_ipc.unlink_shared_memory(name)
-            raise
-        return int(fd)
-
-
-def _user(config: CacheConfig, label: str) -> int | None:
-    if config.user is None or isinstance(config.user, int):
-        return config.user
-    import pwd
-
-    try:
-        return pwd.getpwnam(config.user).pw_uid
-    except KeyError:
-        raise ConfigError(f"{label}: user {config.user!r} does not exist on this host") from None
-
-
-def _group(config: CacheConfig, label: str) -> int | None:
-    if config.group is None or isinstance(config.group, int):
-        return config.group
-    import grp
-
-    try:
-        return grp.getgrnam(config.group).gr_gid
-    except KeyError:
-        raise ConfigError(f"{label}: group {config.group!r} does not exist on this host") from None
-
-
-def _hand_over(fd: int, label: str, config: CacheConfig) -> None:
-    user, group = _user(config, label), _group(config, label)
-    try:
-        if user is not None or group is not None:
-            os.fchown(fd, -1 if user is None else user, -1 if group is None else group)
-        os.fchmod(fd, config.mode)  # the umask may have taken bits away
-    except PermissionError as exc:
-        raise OwnershipError(
-            f"{label}: cannot be given to user {config.user!r}, group {config.group!r}; create it as root or as that user"
-        ) from exc
-
-
-def _check_owner(fd: int, label: str, config: CacheConfig) -> None:
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode):
-        raise OwnershipError(f"{label}: it is not a regular file; remove it")
-    # Root's objects are as trustworthy as the machine.
-    trusted = {os.geteuid(), 0, _user(config, label)}
-    if found.st_uid not in trusted:
-        raise OwnershipError(
-            f"{label}: it belongs to uid {found.st_uid}, not to uid {os.geteuid()}; set `user` if that is meant, use "
-            f"another namespace, or remove it"
-        )
-    excess = stat.S_IMODE(found.st_mode) & ~config.mode
-    if excess:
-        raise OwnershipError(
-            f"{label}: its mode is {stat.S_IMODE(found.st_mode):04o}, which lets more in than the configured "
-            f"{config.mode:04o}; remove it, or set `mode`"
-        )
-
-
 def _is_named(name: str, segment: Segment) -> bool:
-    try:
-        fd = posix_ipc.SharedMemory(name).fd
-    except (posix_ipc.Error, OSError):
+    fd = reopen(name)
+    if fd is None:
         return False
     try:
         return lib.csm_is_object(segment.handle, fd) == 1  # type: ignore[no-any-return]
@@ -510,18 +400,3 @@ def _replace(name: str, fd: int) -> None:
         unlink_if(name, lambda other: os.path.samestat(os.fstat(other), mine))
     finally:
         lib.csm_unguard(fd)
-
-
-def unlink_if(name: str, is_it: Callable[[int], bool]) -> None:
-    """Unlink the object `name` if `is_it` says so of a descriptor of it."""
-    try:
-        fd = posix_ipc.SharedMemory(name).fd
-    except (posix_ipc.Error, OSError):
-        return
-    try:
-        if is_it(fd):
-            posix_ipc.unlink_shared_memory(name)
-    except posix_ipc.ExistentialError:
-        pass  # somebody else was faster
-    finally:
-        os.close(fd)

@@ -117,7 +117,9 @@ class Attachment:
 
     def reset(self, version: object) -> object:
         if self._resetter == threading.get_ident():
-            raise ResetError(f"{self.segment.label}: reset() was called by its own on_reset callback; it is in progress")
+            raise ResetError(
+                f"{self.segment.label}: reset() was called by its own on_reset callback; it is in progress"
+            )
         wanted = None if version is None else encode_version(version)
         while True:
             segment = self.segment

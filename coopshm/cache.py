@@ -5,12 +5,12 @@ The loop, for one key:
     look up   a hit: copy, check the generation, decode, check again, return
     claim     READY    somebody was faster: look up
               OWNER    run fn, publish, return its value
-              JOINED   wait, for the entry (look up), an outcome (an exception, NoCache, no room), or the dead owner's place
-    bypass    where the cache cannot help: run fn, count the cause, return its value
+              JOINED   wait, for the entry (look up), an outcome (an exception, NoCache, no room), or the dead owner's
+    place bypass    where the cache cannot help: run fn, count the cause, return its value
 
 Every path back to the caller ends with a look at the generation. If it is not the one that the value (or exception) was
-computed in, that is dropped and the loop begins again. This last look is the moment at which the call returns, as far as
-"no reply after the reset was computed before it" is concerned.
+computed in, that is dropped and the loop begins again. This last look is the moment at which the call returns, as far
+as "no reply after the reset was computed before it" is concerned.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ _frames: ContextVar[tuple[_Frame, ...]] = ContextVar("coopshm_frames", default=(
 class Cache:
     """One cache, shared by all processes of this host that use its name and namespace. Thread-safe.
 
-    Made by `coopshm.open`. Keys are str, bytes, int, float, bool, None, and tuples of them, all typed: 1, True, 1.0, "1"
-    and b"1" are five keys.
+    Made by `coopshm.open`. Keys are str, bytes, int, float, bool, None, and tuples of them, all typed: 1, True, 1.0,
+    "1" and b"1" are five keys.
     """
 
     def __init__(self, namespace: str, config: CacheConfig) -> None:
@@ -101,8 +101,8 @@ class Cache:
         """Return the value of `key`, calling `fn` to compute it if no process has.
 
         Whoever else asks for the key meanwhile, in whatever thread or process, waits for that one call. If `fn` raises,
-        its caller and all who wait get the exception, and nothing is stored. If it returns `NoCache(v)` they get `v`, and
-        nothing is stored. What was computed before a reset is not returned after it: `fn` is called again.
+        its caller and all who wait get the exception, and nothing is stored. If it returns `NoCache(v)` they get `v`,
+        and nothing is stored. What was computed before a reset is not returned after it: `fn` is called again.
 
         Args:
             key: str, bytes, int, float, bool, None, or a tuple of them.
@@ -144,8 +144,8 @@ class Cache:
     def view(self, key: object, fn: Callable[[], object] | None = None) -> memoryview | None:
         """Return the bytes stored for `key` as a read-only memoryview over shared memory, without a copy.
 
-        The bytes never change, whatever is reset or published. While the view, or anything made from it, lives, the parts
-        of the arena it lies in (1/256 of `memory_limit` each) are not reused after a reset: drop views when done.
+        The bytes never change, whatever is reset or published. While the view, or anything made from it, lives, the
+        parts of the arena it lies in (1/256 of `memory_limit` each) are not reused after a reset: drop views when done.
 
         Args:
             key: as in `cached`.
@@ -176,8 +176,8 @@ class Cache:
     def reset(self, version: object = None) -> object:
         """Invalidate the whole cache. When this returns, no call returns anything that was computed before.
 
-        The host's `on_reset` callback from the configuration runs first, in this process, with the version that is to be;
-        if it raises, nothing changes. Computations under way are discarded when they end, and done again.
+        The host's `on_reset` callback from the configuration runs first, in this process, with the version that is to
+        be; if it raises, nothing changes. Computations under way are discarded when they end, and done again.
 
         Args:
             version: the source's version from now on, any JSON-able term. None: the next one (one more, for a whole
@@ -212,7 +212,7 @@ class Cache:
         return collect(self.name, self._attachment.notice()[0])
 
     def verify(self) -> list[str]:
-        """Check every structure of the segment, under its write lock. Returns the faults found: none, if all is well."""
+        """Check every structure of the segment, under its write lock. Returns the faults found."""
         return self._attachment.segment.verify()
 
     def destroy(self) -> None:
@@ -306,8 +306,8 @@ class Cache:
     def _own(self, segment: Segment, call: Call, data: bytes, fn: Callable[[], object]) -> object:
         generation = call.ticket.generation
         if self._attachment.notice() != (segment, generation):
-            # A reset came between the look-up and the claim. Hooks come first, and others must not wait for them behind a
-            # flight of this thread, which a hook may itself ask for.
+            # A reset came between the look-up and the claim. Hooks come first, and others must not wait for them
+            # behind a flight of this thread, which a hook may itself ask for.
             segment.release(call)
             return _MISSING
         token = _frames.set((*_frames.get(), _Frame(segment, data, call, os.getpid())))
@@ -350,15 +350,15 @@ class Cache:
         if kind == _segment.UNSHAREABLE:
             return self._bypass(_BYPASS_ENCODE, data, fn)
         try:
-            if kind == _segment.FAILURE:
-                failure = decode_failure(payload)
-                if segment.generation() == generation:
-                    raise failure
-                return _MISSING
-            value = self._codec.decode(format, payload)
+            failed = kind == _segment.FAILURE
+            value = decode_failure(payload) if failed else self._codec.decode(format, payload)
         except DecodeError:
             return self._bypass(_BYPASS_DECODE, data, fn)
-        return value if segment.generation() == generation else _MISSING
+        if segment.generation() != generation:
+            return _MISSING
+        if failed:
+            raise cast("Exception", value)
+        return value
 
     def _bypass(self, stat: int, data: bytes, fn: Callable[[], object]) -> object:
         """Compute without the cache."""

@@ -83,9 +83,7 @@ def check_name(name: object, what: str = "name") -> str:
     """
     if isinstance(name, str) and _NAME.fullmatch(name):
         return name
-    raise not_allowed(
-        what, name, "1 to 100 of the characters A-Z a-z 0-9 _ . - and neither . nor - at the start"
-    )
+    raise not_allowed(what, name, "1 to 100 of the characters A-Z a-z 0-9 _ . - and neither . nor - at the start")
 
 
 def segment_name(namespace: str, cache: str) -> str:
@@ -113,13 +111,9 @@ def parse_size(size: str | int, where: str = "size") -> int:
         if unit in _UNITS:
             return number * _UNITS[unit]
         if unit + "ib" in _UNITS:
-            both = (
-                f'"{number} {unit.upper()}iB" (powers of 1024) or "{number} {unit.upper()}B" (powers of 1000)'
-            )
+            both = f'"{number} {unit.upper()}iB" (powers of 1024) or "{number} {unit.upper()}B" (powers of 1000)'
             raise not_allowed(where, size, f"it can mean {both}: write which")
-    raise not_allowed(
-        where, size, 'write a whole number of bytes, or one with a unit such as "64 MiB" or "500 MB"'
-    )
+    raise not_allowed(where, size, 'write a whole number of bytes, or one with a unit such as "64 MiB" or "500 MB"')
 
 
 def resolve_object(reference: str, where: str = "reference") -> object:
@@ -267,9 +261,7 @@ def _check_serializer(serializer: object, where: str) -> None:
             allowed = f'{known}, "package.module:object"{_did_you_mean(serializer, list(SERIALIZERS))}'
             raise not_allowed(where, serializer, allowed)
     elif not (callable(getattr(serializer, "dumps", None)) and callable(getattr(serializer, "loads", None))):
-        raise not_allowed(
-            where, serializer, "an object with the methods dumps and loads, or the name of a serializer"
-        )
+        raise not_allowed(where, serializer, "an object with the methods dumps and loads, or the name of a serializer")
 
 
 def _check_principal(principal: object, where: str) -> None:
@@ -289,9 +281,7 @@ def _parse_mode(mode: object, where: str) -> int:
     hint = 'write "0600", or "0660" with a group, as a string or in octal'
     if type(bits) is int and bits & 0o007:
         # P9: what may write a segment chooses the values that its users see, and pickled values can run code.
-        hint = (
-            f"nobody but the owner and the group may have access, or anyone could change the values; {hint}"
-        )
+        hint = f"nobody but the owner and the group may have access, or anyone could change the values; {hint}"
     raise not_allowed(where, f"{bits} = {bits:#o}" if type(bits) is int else mode, hint)
 
 
@@ -325,9 +315,7 @@ class Config(NamedTuple):
             return CacheConfig(name)
         known = sorted(self.caches)
         listed = f"the known ones are {', '.join(known)}" if known else "it has no [caches.NAME] table at all"
-        raise UnknownCacheError(
-            f"{self.source} has no cache {shorten(name)}{_did_you_mean(name, known)}; {listed}"
-        )
+        raise UnknownCacheError(f"{self.source} has no cache {shorten(name)}{_did_you_mean(name, known)}; {listed}")
 
 
 def load(source: Mapping[str, object] | str | os.PathLike[str] | None = None) -> Config:

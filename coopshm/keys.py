@@ -83,9 +83,7 @@ def encode_key(key: object) -> bytes:
 def _encode_tuple(items: tuple[object, ...], key: object, path: tuple[int, ...]) -> bytes:
     """Encode a tuple that stands at `path` in `key`, the whole key (for messages)."""
     if len(path) >= MAX_DEPTH:
-        raise InvalidKeyError(
-            f"a key may have {MAX_DEPTH} levels of tuples, this one has more: {shorten(key)}"
-        )
+        raise InvalidKeyError(f"a key may have {MAX_DEPTH} levels of tuples, this one has more: {shorten(key)}")
     if len(items) * _SMALLEST_ITEM >= MAX_KEY_BYTES:
         raise _too_long(key, f"it has a tuple of {len(items)} items")
     pieces = [b"("]

@@ -1,7 +1,7 @@
 """Statistics: what the processes of a cache have counted, summed on reading.
 
-Each process counts in its own row of the segment, so counting costs nobody else anything, and a process's counts outlive
-it. The numbers are since the segment was created; those of the current generation are marked.
+Each process counts in its own row of the segment, so counting costs nobody else anything, and a process's counts
+outlive it. The numbers are since the segment was created; those of the current generation are marked.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Stats(NamedTuple):
 
 
 def collect(name: str, segment: Segment) -> Stats:
-    """Read the statistics of a segment. Takes no lock, so numbers of a busy cache may be of slightly different moments."""
+    """Read the statistics of a segment. Takes no lock: numbers of a busy cache may be of slightly different moments."""
     info = segment.describe()
     counts = {stat: int(info.stats[at]) for stat, at in STATS.items()}
     bypasses = {stat[len(_BYPASS) :]: counts.pop(stat) for stat in list(counts) if stat.startswith(_BYPASS)}

@@ -128,9 +128,7 @@ def codec(serializer: object = "pickle") -> Codec:
         try:
             from msgspec import msgpack
         except ImportError as exc:
-            raise ConfigError(
-                'serializer "msgpack" needs the package msgspec: pip install "coopshm[msgpack]"'
-            ) from exc
+            raise ConfigError('serializer "msgpack" needs the package msgspec: pip install "coopshm[msgpack]"') from exc
         return _DumpsCodec(MSGPACK, "msgpack", msgpack.encode, msgpack.decode)
     found = serializer
     if isinstance(serializer, str):
@@ -299,8 +297,7 @@ def _as_bytes(data: object, name: str) -> memoryview:
 
 def _not_encoded(value: object, name: str, exc: Exception) -> EncodeError:
     return EncodeError(
-        f"serializer {name} cannot encode a value of type {type_name(type(value))}: "
-        f"{type(exc).__name__}: {exc}"
+        f"serializer {name} cannot encode a value of type {type_name(type(value))}: {type(exc).__name__}: {exc}"
     )
 
 

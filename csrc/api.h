@@ -217,7 +217,8 @@ int csm_abandon(csm *h, csm_call *call);
 
 /* After CSM_CYCLE, on the same thread: the keys that wait on one another, the asked-for one first. */
 size_t csm_chain_length(void);
-size_t csm_chain_key(size_t i, unsigned char *buffer, size_t capacity);
+size_t csm_chain_key(size_t i, unsigned char *buffer, size_t capacity); /* at most the first 96 bytes */
+size_t csm_chain_key_bytes(size_t i);                                   /* of the whole key */
 
 /* ---- reset -------------------------------------------------------------------------------------- */
 

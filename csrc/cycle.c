@@ -17,7 +17,7 @@ enum { REACHED_MAX = 1024, CHAIN_MAX = 32 };
 static __thread struct {
     size_t n;
     struct {
-        uint32_t bytes;
+        uint32_t bytes, key_bytes;
         unsigned char key[CSM_KEY_PREVIEW];
     } keys[CHAIN_MAX];
 } chain;
@@ -27,6 +27,7 @@ static void add_to_chain(csm *h, uint64_t target) {
     if (chain.n == CHAIN_MAX || f >= h->geo.flights) return;
     uint32_t bytes = (uint32_t)csm_min(csm_load(&h->flights[f].key_bytes), CSM_KEY_PREVIEW);
     chain.keys[chain.n].bytes = bytes;
+    chain.keys[chain.n].key_bytes = (uint32_t)csm_load(&h->flights[f].key_bytes);
     csm_copy_racy(chain.keys[chain.n].key, h->flights[f].key, bytes);
     chain.n++;
 }
@@ -80,6 +81,8 @@ bool csm_cycle_found_locked(csm *h, uint64_t generation, uint64_t parent, uint64
 }
 
 size_t csm_chain_length(void) { return chain.n; }
+
+size_t csm_chain_key_bytes(size_t i) { return i < chain.n ? chain.keys[i].key_bytes : 0; }
 
 size_t csm_chain_key(size_t i, unsigned char *buffer, size_t capacity) {
     if (i >= chain.n) return 0;

@@ -1,7 +1,7 @@
 """Real processes for tests: started together, talked to over pipes, killed and reaped.
 
-They are forked by multiprocessing's fork server, a process without threads, so that a hundred of them start in well under a
-second. Targets are module-level functions. Nothing here waits for time to pass; `WATCHDOG` bounds what hangs.
+They are forked by multiprocessing's fork server, a process without threads, so that a hundred of them start in well
+under a second. Targets are module-level functions. Nothing here waits for time to pass; `WATCHDOG` bounds what hangs.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Tally:
         return len(self.items())
 
 
-class Remote(Exception):
+class RemoteError(Exception):
     """A child's function raised; has the text of its traceback."""
 
 
@@ -86,7 +86,7 @@ class Child:
         good, value = self.receive()
         self.process.join(WATCHDOG)
         if not good:
-            raise Remote(value)
+            raise RemoteError(value)
         return value
 
     def kill(self) -> None:

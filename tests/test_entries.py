@@ -51,7 +51,25 @@ def test_a_hundred_thousand_entries_of_mixed_sizes(settings, cache) -> None:
 
 def test_keys_are_typed(cache) -> None:
     c = cache()
-    keys: list[Any] = [1, True, 1.0, "1", b"1", (1,), (True,), None, "None", (), "", b"", 0, False, 0.0, -0.0, ("1", b"1")]
+    keys: list[Any] = [
+        1,
+        True,
+        1.0,
+        "1",
+        b"1",
+        (1,),
+        (True,),
+        None,
+        "None",
+        (),
+        "",
+        b"",
+        0,
+        False,
+        0.0,
+        -0.0,
+        ("1", b"1"),
+    ]
     for n, key in enumerate(keys):
         assert c.cached(key, lambda n=n: n) == n
     for n, key in enumerate(keys):

@@ -18,9 +18,7 @@ from coopshm.errors import (
     type_name,
 )
 
-CLASSES = [
-    value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, CoopshmError)
-]
+CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, CoopshmError)]
 
 
 def test_all_errors_are_listed_and_form_one_tree():
@@ -43,9 +41,7 @@ def test_an_error_is_also_the_standard_error_for_its_mistake(cls, also):
     assert issubclass(cls, also)
 
 
-@pytest.mark.parametrize(
-    "name", ["LayoutError", "OwnershipError", "NoSpaceError", "BusyError", "CorruptError"]
-)
+@pytest.mark.parametrize("name", ["LayoutError", "OwnershipError", "NoSpaceError", "BusyError", "CorruptError"])
 def test_what_is_wrong_with_a_segment_is_a_segment_error(name):
     assert issubclass(getattr(errors, name), SegmentError)
 

@@ -14,13 +14,13 @@ from tests.conftest import clean
 from tests.procs import WATCHDOG, Child, Tally, run, threads
 
 
-class Custom(Exception):
+class CustomError(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(code, text)
         self.code = code
 
 
-class Unpicklable(Exception):
+class UnpicklableError(Exception):
     def __init__(self) -> None:
         super().__init__("cannot travel")
         self.lock = threading.Lock()
@@ -28,9 +28,9 @@ class Unpicklable(Exception):
 
 def _raise(what: str) -> Any:
     if what == "custom":
-        raise Custom(7, "went wrong")
+        raise CustomError(7, "went wrong")
     if what == "unpicklable":
-        raise Unpicklable
+        raise UnpicklableError
     if what == "nocache":
         return coopshm.NoCache({"for": "now"})
     raise AssertionError(what)
@@ -77,12 +77,10 @@ def _outcomes(c: coopshm.Cache, settings: Any, tally: Tally, what: str) -> tuple
     return owner.result(), [answer for child in waiters for answer in child.result()]
 
 
-def test_an_exception_reaches_the_caller_and_every_waiter_with_its_type_and_origin(
-    settings, cache, tally
-) -> None:
+def test_an_exception_reaches_the_caller_and_every_waiter_with_its_type_and_origin(settings, cache, tally) -> None:
     c = cache()
     mine, theirs = _outcomes(c, settings(), tally, "custom")
-    assert mine[:3] == ("Custom", "(7, 'went wrong')", 7)
+    assert mine[:3] == ("CustomError", "(7, 'went wrong')", 7)
     assert {answer[:3] for answer in theirs} == {mine[:3]}
     assert all("_raise" in answer[3] for answer in theirs), "the traceback of the process where it happened"
     assert len(tally) == 1
@@ -95,9 +93,9 @@ def test_an_exception_reaches_the_caller_and_every_waiter_with_its_type_and_orig
 def test_an_exception_that_cannot_travel_arrives_as_its_text(settings, cache, tally) -> None:
     c = cache()
     mine, theirs = _outcomes(c, settings(), tally, "unpicklable")
-    assert mine[:2] == ("Unpicklable", "cannot travel")
+    assert mine[:2] == ("UnpicklableError", "cannot travel")
     assert {answer[0] for answer in theirs} == {"ComputeError"}
-    assert all("Unpicklable: cannot travel" in answer[1] for answer in theirs)
+    assert all("UnpicklableError: cannot travel" in answer[1] for answer in theirs)
     assert len(tally) == 1
     assert clean(c)
 
@@ -119,9 +117,9 @@ def _keep_failing(index: int, settings: Any) -> int:
     for n in range(300):
 
         def fn(n: int = n) -> Any:
-            raise Custom(n, "each time")
+            raise CustomError(n, "each time")
 
-        with pytest.raises(Custom) as info:
+        with pytest.raises(CustomError) as info:
             coopshm.cached("c", n % 7, fn)
         seen += info.value.code % 7 == n % 7
     return seen

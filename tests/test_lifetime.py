@@ -50,7 +50,9 @@ def test_a_host_cache_survives_restarts(settings, namespace) -> None:
 def test_an_observer_counts_as_nobody(settings, namespace) -> None:
     options = settings(lifetime="app")
     assert _session(options, "first") == ("first", 1)
-    observer = _segment.open_segment(namespace, config.load(options).cache("c"), b"", role=_segment.OBSERVER, create=False)
+    observer = _segment.open_segment(
+        namespace, config.load(options).cache("c"), b"", role=_segment.OBSERVER, create=False
+    )
     assert observer.describe().processes == 0
     assert observer.describe().observers == 1
     assert len(observer.entries()) == 1
@@ -154,6 +156,11 @@ def test_hits_notice_that_the_object_lost_its_name(settings, cache, caplog) -> N
 def test_stats_of_a_fresh_cache_are_zero(cache, seconds) -> None:
     stats = cache().stats()
     assert (stats.hits, stats.misses, stats.entries, stats.bytes_used, stats.resets, stats.processes) == (
-        0, 0, 0, 0, 0, 1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        1,
     )
     assert set(stats.bypasses.values()) == {seconds}

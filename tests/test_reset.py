@@ -43,7 +43,9 @@ def _wait(_: Any, settings: Any) -> list[Any]:
     return threads(4, lambda _: coopshm.cached("c", "k", lambda: "a waiter's"))
 
 
-def test_a_reset_during_a_computation_discards_it_and_caller_and_waiters_get_a_new_value(settings, cache, tally) -> None:
+def test_a_reset_during_a_computation_discards_it_and_caller_and_waiters_get_a_new_value(
+    settings, cache, tally
+) -> None:
     c = cache()
     owner = Child(_computing, settings(), tally)
     assert owner.receive() == "computing"
@@ -112,8 +114,8 @@ def test_aba_a_write_of_the_first_a_is_rejected_in_the_second(settings, cache, t
 def _reader(index: int, settings: Any, calls: int, stop: Any) -> Any:
     """Call as fast as possible; of each reply note the generation it was computed in and the moment of return.
 
-    The moment of return is the clock *before* the call's last look at the generation: what the promise is about, free of
-    whatever the scheduler does between that look and the next bytecode.
+    The moment of return is the clock *before* the call's last look at the generation: what the promise is about, free
+    of whatever the scheduler does between that look and the next bytecode.
     """
     coopshm.configure(settings)
     c = coopshm.open("c")

@@ -142,9 +142,7 @@ class Own:
         return data
 
 
-@pytest.mark.parametrize(
-    "result", [b"abc", bytearray(b"abc"), memoryview(b"abc"), np.frombuffer(b"abc", "u1")]
-)
+@pytest.mark.parametrize("result", [b"abc", bytearray(b"abc"), memoryview(b"abc"), np.frombuffer(b"abc", "u1")])
 def test_an_own_serializer_may_return_any_bytes(result):
     encoded = codec(Own(result)).encode(None)
     assert encoded.format == CUSTOM

@@ -41,9 +41,7 @@ def test_the_encoding_is_canonical_json(version, encoded):
 def test_decoding_gives_the_version_back(version):
     back = decode_version(encode_version(version))
     assert back == version
-    assert json.dumps(back, sort_keys=True) == json.dumps(
-        version, sort_keys=True
-    )  # tells 1, 1.0 and True apart
+    assert json.dumps(back, sort_keys=True) == json.dumps(version, sort_keys=True)  # tells 1, 1.0 and True apart
 
 
 def test_the_order_of_keys_does_not_matter():

@@ -25,7 +25,7 @@ def _fill_and_reset(index: int, settings: Any, rounds: int) -> bool:
     coopshm.configure(settings)
     for n in range(rounds):
         for i in range(6):
-            coopshm.cached("c", ("fill", index, n, i), lambda: bytes([n % 256]) * 40_000)
+            coopshm.cached("c", ("fill", index, n, i), lambda n=n: bytes([n % 256]) * 40_000)
         coopshm.reset("c")
     return True
 

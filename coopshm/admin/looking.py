@@ -155,9 +155,7 @@ def _flights(session: Session, name: str) -> None:
         key = keys.preview(bytes(flight.key)[:total], total=total)
         seconds = max(0, now - int(flight.started_ns)) / 1e9
         pid, waiters, attended = int(flight.pid), int(flight.waiters), bool(flight.alive)
-        document.append(
-            {"key": key, "pid": pid, "age_seconds": seconds, "waiters": waiters, "attended": attended}
-        )
+        document.append({"key": key, "pid": pid, "age_seconds": seconds, "waiters": waiters, "attended": attended})
         rows.append([str(pid), age(seconds), str(waiters), "yes" if attended else "no", key])
     text = table(["PID", "AGE", "WAITERS", "ATTENDED", "KEY"], rows, "rrrll")
     if not rows:

@@ -80,9 +80,7 @@ def attach(place: Place) -> Segment:
         raise _missing(place) from None
 
 
-def reset(
-    place: Place, version: object, on_reset: Callable[[object], object] | None
-) -> tuple[object, object]:
+def reset(place: Place, version: object, on_reset: Callable[[object], object] | None) -> tuple[object, object]:
     """Reset a cache as an observer. Returns the version it had, and the one it has now.
 
     Args:
@@ -150,9 +148,7 @@ def check_removable(place: Place) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     if directory.st_mode & stat.S_ISVTX and os.geteuid() not in (0, found.st_uid, directory.st_uid):
-        raise OwnershipError(
-            f"{place}: only its owner (uid {found.st_uid}) and root can remove {_path(place)}"
-        )
+        raise OwnershipError(f"{place}: only its owner (uid {found.st_uid}) and root can remove {_path(place)}")
     return found
 
 
