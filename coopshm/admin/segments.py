@@ -11,10 +11,11 @@ import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .._segment import OBSERVER, Segment, open_segment, unlink_if
+from .._segment import OBSERVER, Segment, open_segment
 from ..attachment import Attachment
 from ..config import CacheConfig, check_name, segment_name
 from ..errors import ConfigError, CorruptError, OwnershipError, SegmentError
+from ..objects import unlink_if
 from ..stats import Stats, collect
 
 __all__ = [

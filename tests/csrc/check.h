@@ -216,6 +216,15 @@ static inline void check_reset(csm *h) {
 
 /* ---- entries: keys are strings, values whatever bytes */
 
+/* The n-th key of its kind. Good until this thread has asked for three more. */
+static inline const char *check_key(const char *kind, uint64_t n) {
+    static __thread char keys[4][40];
+    static __thread unsigned next;
+    char *key = keys[next++ % 4];
+    snprintf(key, sizeof keys[0], "%.16s %" PRIu64, kind, n);
+    return key;
+}
+
 static inline int check_claim_in(csm *h, const char *key, const csm_call *parent, csm_call *call) {
     *call = (csm_call){0};
     return csm_claim(h, key, strlen(key), parent, call);

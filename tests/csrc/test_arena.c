@@ -19,11 +19,7 @@ enum { FLIGHTS = 48 };
 static csm_call calls[1024];
 
 static void claim_flights(csm *h, uint32_t n) {
-    char key[16];
-    for (uint32_t i = 0; i < n; i++) {
-        snprintf(key, sizeof key, "flight %u", i);
-        CHECK_EQ(check_claim(h, key, &calls[i]), CSM_OWNER);
-    }
+    for (uint32_t i = 0; i < n; i++) CHECK_EQ(check_claim(h, check_key("flight", i), &calls[i]), CSM_OWNER);
 }
 
 static struct csm_flight *flight_of(csm *h, uint32_t i) { return &h->flights[calls[i].ticket.flight]; }
@@ -47,10 +43,8 @@ static void give_back(csm *h, uint32_t i) {
 
 /* Stores values of 1000 bytes until there is no room; how many. */
 static uint32_t fill(csm *h, uint64_t seed) {
-    char key[16];
     for (uint32_t i = 0;; i++) {
-        snprintf(key, sizeof key, "%04u", i);
-        int code = check_store(h, key, 1000, seed + i);
+        int code = check_store(h, check_key("of 1000", i), 1000, seed + i);
         if (code == CSM_OK) continue;
         CHECK_EQ(code, CSM_FULL_ARENA);
         return i;
@@ -58,11 +52,7 @@ static uint32_t fill(csm *h, uint64_t seed) {
 }
 
 static void check_filled_with(csm *h, uint32_t n, uint64_t seed) {
-    char key[16];
-    for (uint32_t i = 0; i < n; i++) {
-        snprintf(key, sizeof key, "%04u", i);
-        CHECK(check_has(h, key, 1000, seed + i));
-    }
+    for (uint32_t i = 0; i < n; i++) CHECK(check_has(h, check_key("of 1000", i), 1000, seed + i));
 }
 
 /* ---- reservations */
@@ -189,11 +179,8 @@ static void the_last_chunk_may_be_a_partial_one(void) {
         settings.memory_limit = CSM_MIN_LIMIT + EXTRA[i];
         csm *h = check_segment(&settings);
         uint64_t fit = settings.memory_limit / 32;
-        char key[16];
-        for (uint32_t n = 0; n <= fit; n++) {
-            snprintf(key, sizeof key, "%u", n);
-            CHECK_EQ(check_store(h, key, 0, 0), n < fit ? CSM_OK : CSM_FULL_ARENA);
-        }
+        for (uint32_t n = 0; n <= fit; n++)
+            CHECK_EQ(check_store(h, check_key("no value", n), 0, 0), n < fit ? CSM_OK : CSM_FULL_ARENA);
         CHECK_EQ(check_info(h).bytes_used, fit * 32);
         check_sound(h);
         csm_leave(h);
@@ -206,10 +193,8 @@ static void memory_is_taken_as_the_cache_fills(void) {
     csm *h = check_segment(&settings);
     uint64_t before = check_info(h).reserved_bytes;
     CHECK(before < 1 << 20);
-    char key[16];
     for (uint32_t i = 0; i < 4; i++) {
-        snprintf(key, sizeof key, "%u", i);
-        CHECK_EQ(check_store(h, key, 1000000, i), CSM_OK);
+        CHECK_EQ(check_store(h, check_key("large", i), 1000000, i), CSM_OK);
         uint64_t now = check_info(h).reserved_bytes, chunks = check_info(h).chunks_entered;
         CHECK(now >= before + (i + 1) * 1000000);
         CHECK(now <= before + chunks * check_info(h).chunk_bytes + (128 << 10)); /* and a piece of the log */
@@ -217,10 +202,7 @@ static void memory_is_taken_as_the_cache_fills(void) {
     uint64_t full = check_info(h).reserved_bytes;
     for (uint32_t round = 0; round < 5; round++) { /* after a reset the same pages serve again */
         check_reset(h);
-        for (uint32_t i = 0; i < 4; i++) {
-            snprintf(key, sizeof key, "%u", i);
-            CHECK_EQ(check_store(h, key, 1000000, i + round), CSM_OK);
-        }
+        for (uint32_t i = 0; i < 4; i++) CHECK_EQ(check_store(h, check_key("large", i), 1000000, i + round), CSM_OK);
     }
     CHECK_EQ(check_info(h).reserved_bytes, full);
 }
@@ -241,11 +223,9 @@ static void no_pages_left_is_a_code(void) {
     csm_settings settings = CHECK_SMALL;
     settings.memory_limit = 8 << 20;
     csm *h = check_join(check_open(fd, &settings)), *other = check_another(h);
-    char key[16];
     uint32_t stored = 0;
     for (int code = CSM_OK; code == CSM_OK; stored += code == CSM_OK) {
-        snprintf(key, sizeof key, "%04u", stored);
-        code = check_store(h, key, 1000, stored);
+        code = check_store(h, check_key("of 1000", stored), 1000, stored);
         if (code != CSM_OK) CHECK_EQ(code, CSM_NO_SPACE);
     }
     CHECK(stored > 1000);
@@ -258,7 +238,7 @@ static void no_pages_left_is_a_code(void) {
     CHECK_EQ(csm_wait(other, &waiter, 0), CSM_AGAIN);
     free(data);
     check_sound(h);
-    int small = open(path, O_RDWR), created;
+    int created; /* nor does a second segment find room */
     csm *none;
     strcat(path, "2");
     int second = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -266,7 +246,7 @@ static void no_pages_left_is_a_code(void) {
     struct stat st;
     CHECK(fstat(second, &st) == 0 && st.st_size == 0); /* blank: to be tried again */
     close(second);
-    close(small);
+    close(fd);
     umount2(directory, MNT_DETACH);
     rmdir(directory);
 }
@@ -277,7 +257,7 @@ static void a_chunk_that_a_view_pins_is_passed_over(void) {
     csm *h = check_segment(&CHECK_SMALL), *reader = check_another(h);
     uint32_t everything = fill(h, 0);
     csm_view *view;
-    CHECK_EQ(csm_view_acquire(reader, "0030", 4, &view), CSM_OK);
+    CHECK_EQ(csm_view_acquire(reader, "of 1000 30", 10, &view), CSM_OK);
     uint64_t pinned = view->last_chunk - view->first_chunk + 1;
     CHECK_EQ(check_info(h).pinned_chunks, pinned);
     for (uint64_t round = 1; round <= 3; round++) {
@@ -385,12 +365,11 @@ static void random_publishing_is_accounted_for_exactly(void) {
     handles[0] = check_segment(&CHECK_SMALL);
     handles[1] = check_another(handles[0]);
     uint64_t random = 13, used = 0, entries = 0, full = 0;
-    char key[16];
     for (int step = 0; step < STEPS; step++) {
         csm *h = handles[check_random(&random) % 2];
         uint32_t k = (uint32_t)(check_random(&random) % KEYS);
         uint64_t what = check_random(&random) % 1000;
-        snprintf(key, sizeof key, "%u", k);
+        const char *key = check_key("key", k);
         if (what < 3) {
             check_reset(h);
             for (uint32_t i = 0; i < KEYS; i++) model[i].stored = false; /* claims go on, and will find out */
@@ -430,10 +409,8 @@ static void random_publishing_is_accounted_for_exactly(void) {
         CHECK_EQ(check_info(h).entries, entries);
         if (step % 10 == 0) check_sound(h);
         if (step % 200) continue;
-        for (uint32_t i = 0; i < KEYS; i++) {
-            snprintf(key, sizeof key, "%u", i);
-            CHECK_EQ(check_has(h, key, model[i].bytes, model[i].seed), model[i].stored);
-        }
+        for (uint32_t i = 0; i < KEYS; i++)
+            CHECK_EQ(check_has(h, check_key("key", i), model[i].bytes, model[i].seed), model[i].stored);
     }
     CHECK(full > 0);
 }

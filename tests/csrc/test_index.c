@@ -231,10 +231,9 @@ static void failures_do_not_fill_the_index(void) {
     csm_settings settings = CHECK_SMALL;
     settings.max_items = 100;
     csm *h = check_segment(&settings);
-    char key[32];
-    for (int i = 0; i < 20000; i++) {
+    for (uint32_t i = 0; i < 20000; i++) {
         csm_call call;
-        snprintf(key, sizeof key, "failing %d", i);
+        const char *key = check_key("failing", i);
         CHECK_EQ(check_claim(h, key, &call), CSM_OWNER);
         CHECK_EQ(check_publish_as(h, &call, key, CSM_FAILURE, "no", 2), CSM_NOT_STORED);
     }
@@ -310,14 +309,13 @@ static void damage_is_a_miss(void) {
     *s = sound;
     CHECK(check_has(h, "k", 100, 1));
     uint64_t random = 11;
-    char key[16];
     for (int round = 0; round < 300; round++) {
         unsigned char *bytes = (unsigned char *)h->slots;
         for (uint64_t i = 0; i < h->geo.slots * sizeof *s; i++) bytes[i] = (unsigned char)check_random(&random);
         for (uint64_t i = 0; i < h->geo.slots; i++)
             csm_store(&h->slots[i].ctl, csm_ctl(GENERATION(h), i % 100, (enum csm_slot_state)(check_random(&random) & 15)));
-        for (int i = 0; i < 10; i++) {
-            snprintf(key, sizeof key, "%d", i);
+        for (uint32_t i = 0; i < 10; i++) {
+            const char *key = check_key("key", i);
             CHECK_EQ(csm_find(h, key, strlen(key)), 0);
             csm_call call;
             int code = check_claim(h, key, &call);
@@ -361,18 +359,15 @@ static void a_hundred_thousand_keys(void) {
     enum { KEYS = 100000 };
     csm *h = check_segment(&(csm_settings){
         .memory_limit = 16 << 20, .max_items = KEYS, .rows = 4, .flights = 8, .nodes = 8});
-    char key[32];
     for (uint64_t round = 0; round < 2; round++) {
         for (uint32_t i = 0; i < KEYS; i++) {
-            snprintf(key, sizeof key, "key %u", i);
+            const char *key = check_key("key", i);
             CHECK_EQ(csm_find(h, key, strlen(key)), 0);
             CHECK_EQ(check_store(h, key, i % 50, i + round * KEYS), CSM_OK);
         }
         for (uint32_t i = 0; i < KEYS; i += 7) {
-            snprintf(key, sizeof key, "key %u", i);
-            CHECK(check_has(h, key, i % 50, i + round * KEYS));
-            snprintf(key, sizeof key, "no key %u", i);
-            CHECK(!check_has(h, key, 0, 0));
+            CHECK(check_has(h, check_key("key", i), i % 50, i + round * KEYS));
+            CHECK(!check_has(h, check_key("no key", i), 0, 0));
         }
         CHECK_EQ(check_info(h).entries, KEYS);
         CHECK_EQ(check_store(h, "one more", 1, 1), CSM_FULL_ITEMS);

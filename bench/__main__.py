@@ -1,0 +1,92 @@
+"""`python -m bench [QUESTION ...] [--quick] [--out DIR]`, from the root of the source tree.
+
+Without a QUESTION all of them, each in a process of its own, since a segment stays mapped for as long as the process lives.
+Results go to bench/results/ (QUESTION.md, .json and .svg) and to the standard output. --quick is a smoke run of a few
+seconds: it shows that the scripts work, its figures mean nothing, and it writes files only into a DIR given with --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from . import machine, plots, report
+from .common import Bench
+
+QUESTIONS = (
+    "hit",
+    "miss",
+    "core",
+    "instructions",
+    "stampede",
+    "takeover",
+    "reset",
+    "scaling",
+    "memory",
+    "interference",
+)
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure coopshm. See bench/__init__.py.")
+    parser.add_argument("question", nargs="*", help=f"any of: {', '.join(QUESTIONS)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="a smoke run: worthless figures, in seconds")
+    parser.add_argument("--out", type=Path, help="folder for the results (default: bench/results)")
+    options = parser.parse_args()
+    unknown = [name for name in options.question if name not in QUESTIONS]
+    if unknown:
+        parser.error(f"no such question: {', '.join(unknown)}; there are {', '.join(QUESTIONS)}")
+    out: Path | None = options.out or (None if options.quick else RESULTS)
+    if options.quick and out is not None and out.resolve() == RESULTS.resolve():
+        parser.error("figures of --quick mean nothing and do not belong into bench/results")
+    names = options.question or list(QUESTIONS)
+    if len(names) == 1:
+        answer(names[0], options.quick, out)
+        return 0
+    failed = []
+    for name in names:
+        command = [sys.executable, "-m", "bench", name, *(["--quick"] if options.quick else [])]
+        command += ["--out", str(out)] if out is not None else []
+        if subprocess.run(command, check=False).returncode != 0:
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def answer(name: str, quick: bool, out: Path | None) -> None:
+    """Answer one question in this process, print the results, and write them unless `out` is None."""
+    signal.signal(signal.SIGTERM, _exit)
+    question = importlib.import_module(f"bench.{name}")
+    shown = shlex.join(["python", "-m", "bench", name, *(["--quick"] if quick else [])])
+    taken_on = {"command": shown, **machine.describe()}
+    started = time.monotonic()
+    with Bench(quick) as bench:
+        tables = question.run(bench)
+    taken_on["took"] = f"{time.monotonic() - started:.0f} s"
+    if quick:
+        bench.note("a quick run: these figures mean nothing")
+    pictures = plots.draw(tables, out, name) if out is not None else []
+    if pictures is None:
+        print(plots.MISSING, file=sys.stderr)
+    page = report.markdown(name, question.__doc__, tables, bench.notes, taken_on, pictures or ())
+    print(page, flush=True)
+    if out is not None:
+        report.write(out, name, page, report.to_json(name, tables, bench.notes, taken_on))
+
+
+def _exit(number: int, _: FrameType | None) -> None:
+    sys.exit(128 + number)  # so that what the run made is removed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

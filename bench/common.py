@@ -1,0 +1,119 @@
+"""What every question needs: caches in a namespace of this run, a look at the room there is, and the form of a result."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, TypeVar
+
+import coopshm
+
+__all__ = ["MIB", "Bench", "CacheSettings", "Config", "Sample", "Table", "median", "quartiles"]
+
+T = TypeVar("T")
+
+MIB: Final = 1024 * 1024
+
+CacheSettings = Mapping[str, "str | int"]
+Config = Mapping[str, object]
+
+_SHM: Final = Path("/dev/shm")
+
+
+class Sample(NamedTuple):
+    """What was measured of one contender in one case."""
+
+    case: str
+    contender: str
+    values: Sequence[float]  # one a round, in the order of the rounds
+
+
+class Table(NamedTuple):
+    """Samples that belong side by side."""
+
+    title: str
+    unit: str  # of the values, per what: "ns a call"
+    samples: Sequence[Sample]
+    baseline: str | None = None  # the contender whose values the others' are given as multiples of, case by case
+    case_is: str = "case"  # heads the column of cases
+    contender_is: str = "contender"
+    show: tuple[str, ...] = ("median", "quartiles")  # columns, see report.py
+    plot: str | None = None  # a picture of it, see plots.py
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """Return the first and the third quartile."""
+    if len(values) < 2:
+        return values[0], values[0]
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    return first, third
+
+
+class Bench:
+    """One run of one question: a namespace that nobody else uses, removed at the end.
+
+    Attributes:
+        quick: a smoke run; the figures are worthless.
+        namespace: of all caches of the run.
+        config: what `coopshm.configure` was called with; a child process calls it with the same.
+        notes: what the reader of the figures has to know, in the order it turned up.
+    """
+
+    def __init__(self, quick: bool) -> None:
+        self.quick = quick
+        self.namespace = f"bench-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.config: Config = {"namespace": self.namespace}
+        self.notes: list[str] = []
+
+    def __enter__(self) -> Bench:
+        # They would override what a question configures; child processes get the environment as it is here.
+        for name in ("COOPSHM_CONFIG", "COOPSHM_NAMESPACE"):
+            os.environ.pop(name, None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for path in _SHM.glob(f"coopshm:{self.namespace}:*"):
+            path.unlink(missing_ok=True)
+
+    def pick(self, full: T, quick: T) -> T:
+        """Return what suits the kind of run: numbers of rounds, sizes."""
+        return quick if self.quick else full
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def configure(self, **caches: CacheSettings) -> None:
+        """Configure all caches of the run. To be called once: what is open stays as it was."""
+        self.config = {"namespace": self.namespace, "caches": caches}
+        coopshm.configure(self.config)
+
+    def has_room(self, n_bytes: int, what: str) -> bool:
+        """Is there memory for `n_bytes` more in /dev/shm? If not, a note says that `what` was left out."""
+        if n_bytes <= room():
+            return True
+        self.note(
+            f"left out, since /dev/shm or memory has less than {n_bytes // MIB} MiB to spare: {what}"
+        )
+        return False
+
+
+def room() -> int:
+    """Return how many bytes of /dev/shm can be taken without driving the machine into a corner."""
+    shm = os.statvfs(_SHM)
+    available = shm.f_bavail * shm.f_frsize
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name == "MemAvailable":
+            available = min(available, int(rest.split()[0]) * 1024)
+    return available * 3 // 4

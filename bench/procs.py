@@ -1,0 +1,104 @@
+"""Processes that are started, asked and ended.
+
+A worker is forked by multiprocessing's fork server, a process without threads. It calls `target(*args)` once and gets a
+function, which it then calls with each message that it is sent; what that returns is the answer. Its end of the pipe closes
+when this process ends, however it ends, and a worker that reads the end of its pipe ends too.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+__all__ = ["CLOCK", "Worker", "sleep_until", "workers"]
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["coopshm", "bench.common"])
+
+#: Seconds after which a process that does not answer is taken to hang.
+_WATCHDOG = 120.0
+
+#: Nanoseconds. On Linux this is CLOCK_MONOTONIC, which all processes read alike.
+CLOCK = time.perf_counter_ns
+
+Answer = Callable[[Any], object]
+
+
+def _serve(conn: Connection, target: Callable[..., Answer], args: tuple[object, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    try:
+        answer = target(*args)
+        conn.send((True, None))
+        while True:
+            try:
+                message = conn.recv()
+            except EOFError:
+                return
+            conn.send((True, answer(message)))
+    except BrokenPipeError:
+        pass  # nobody is left to answer to
+    except BaseException:
+        conn.send((False, traceback.format_exc()))
+
+
+class Worker:
+    def __init__(self, target: Callable[..., Answer], *args: object) -> None:
+        self._conn, theirs = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(target=_serve, args=(theirs, target, args), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def send(self, message: object) -> None:
+        self._conn.send(message)
+
+    def receive(self) -> Any:
+        """Return the next answer; the first one, None, says that the worker is ready."""
+        if not self._conn.poll(_WATCHDOG):
+            raise RuntimeError(f"process {self._process.pid} does not answer")
+        good, value = self._conn.recv()
+        if not good:
+            raise RuntimeError(f"in a child process:\n{value}")
+        return value
+
+    def kill(self) -> int:
+        """Send SIGKILL; return the time right before."""
+        assert self._process.pid is not None
+        now = CLOCK()
+        os.kill(self._process.pid, signal.SIGKILL)
+        return now
+
+    def close(self) -> None:
+        self._conn.close()
+        self._process.join(5.0)
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._process.close()
+
+
+@contextmanager
+def workers(n: int, target: Callable[..., Answer], *args: object) -> Iterator[list[Worker]]:
+    """Start `n` workers; they are ready when this returns, and gone at the end."""
+    started: list[Worker] = []
+    try:
+        started.extend(Worker(target, *args) for _ in range(n))
+        for worker in started:
+            worker.receive()
+        yield started
+    finally:
+        for worker in started:
+            worker.close()
+
+
+def sleep_until(moment: int) -> None:
+    """Return at `moment`, in nanoseconds of CLOCK, or a little later."""
+    left = moment - CLOCK()
+    if left > 0:
+        time.sleep(left / 1e9)
