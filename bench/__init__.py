@@ -1,7 +1,7 @@
 """Benchmarks: `python -m bench [QUESTION ...] [--quick] [--out DIR]`, from the root of the source tree.
 
-One script a question. The head of each says what the question is, what is timed and what "a call" is; that text stands
-above the figures in the results, too.
+One script a question. The head of each says what the question is, what is timed and what "a call" is; that
+text stands above the figures in the results, too.
 
     hit           what does a hit cost, beside functools.lru_cache?
     miss          what does a miss cost beyond the computation itself, by size?
@@ -23,6 +23,7 @@ What they share:
     report        results as Markdown and JSON
     plots         results as SVG, where matplotlib is installed (the extra coopshm[bench])
 
-To compare with another library, add it to the contenders of a question: they are measured in the same rounds.
-No script passes judgement on a time; one fails only when what it measured was not what it meant to measure.
+To compare with another library, add it to the contenders of a question: they are measured in the same
+rounds. No script passes judgement on a time; one fails only when what it measured was not what it meant to
+measure.
 """

@@ -1,8 +1,9 @@
 """`python -m bench [QUESTION ...] [--quick] [--out DIR]`, from the root of the source tree.
 
-Without a QUESTION all of them, each in a process of its own, since a segment stays mapped for as long as the process lives.
-Results go to bench/results/ (QUESTION.md, .json and .svg) and to the standard output. --quick is a smoke run of a few
-seconds: it shows that the scripts work, its figures mean nothing, and it writes files only into a DIR given with --out.
+Without a QUESTION all of them, each in a process of its own, since a segment stays mapped for as long as
+the process lives. Results go to bench/results/ (QUESTION.md, .json and .svg) and to the standard output.
+--quick is a smoke run of a few seconds: it shows that the scripts work, its figures mean nothing, and it
+writes files only into a DIR given with --out.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure coopshm. See bench/__init__.py.")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure coopshm.")
     parser.add_argument("question", nargs="*", help=f"any of: {', '.join(QUESTIONS)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="a smoke run: worthless figures, in seconds")
     parser.add_argument("--out", type=Path, help="folder for the results (default: bench/results)")
@@ -78,7 +79,7 @@ def answer(name: str, quick: bool, out: Path | None) -> None:
     pictures = plots.draw(tables, out, name) if out is not None else []
     if pictures is None:
         print(plots.MISSING, file=sys.stderr)
-    page = report.markdown(name, question.__doc__, tables, bench.notes, taken_on, pictures or ())
+    page = report.markdown(name, question.__doc__ or "", tables, bench.notes, taken_on, pictures or ())
     print(page, flush=True)
     if out is not None:
         report.write(out, name, page, report.to_json(name, tables, bench.notes, taken_on))

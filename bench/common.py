@@ -1,4 +1,4 @@
-"""What every question needs: caches in a namespace of this run, a look at the room there is, and the form of a result."""
+"""What every question needs: a namespace of its own, a look at the room left, the form of a result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Table(NamedTuple):
     title: str
     unit: str  # of the values, per what: "ns a call"
     samples: Sequence[Sample]
-    baseline: str | None = None  # the contender whose values the others' are given as multiples of, case by case
+    baseline: str | None = None  # the contender that the others are multiples of, case by case
     case_is: str = "case"  # heads the column of cases
     contender_is: str = "contender"
     show: tuple[str, ...] = ("median", "quartiles")  # columns, see report.py
@@ -102,9 +102,7 @@ class Bench:
         """Is there memory for `n_bytes` more in /dev/shm? If not, a note says that `what` was left out."""
         if n_bytes <= room():
             return True
-        self.note(
-            f"left out, since /dev/shm or memory has less than {n_bytes // MIB} MiB to spare: {what}"
-        )
+        self.note(f"left out, since /dev/shm or memory has less than {n_bytes // MIB} MiB to spare: {what}")
         return False
 
 

@@ -32,7 +32,8 @@ def describe() -> dict[str, str]:
         "memory": _memory(),
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "libc": " ".join(platform.libc_ver()),
-        "Python": f"{platform.python_implementation()} {platform.python_version()} ({platform.python_compiler()})",
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "Python compiled by": platform.python_compiler(),
         "C compiler": _first_line(os.environ.get("CC", "cc"), "--version"),
         "packages": ", ".join(versions),
         # More than the questions' own processes explain means that the figures are noisy.

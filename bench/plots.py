@@ -1,5 +1,7 @@
 """Results as SVG, drawn by matplotlib where it is installed.
 
+A table names the kind of its picture:
+
     bars   a bar for each sample, cases below each other, on a logarithmic axis
     lines  a line for each contender over the cases, on a logarithmic axis
     steps  for each sample, which part of the rounds took at most how long
@@ -23,7 +25,7 @@ MISSING = 'no pictures: matplotlib is not installed (pip install "coopshm[bench]
 
 
 def draw(tables: Sequence[Table], directory: Path, name: str) -> list[str] | None:
-    """Draw the tables that ask for it into `directory`; return the files' names. None: matplotlib is missing."""
+    """Draw the tables that ask for it into `directory`; return the files' names, None without matplotlib."""
     if importlib.util.find_spec("matplotlib") is None:
         return None
     import matplotlib
@@ -33,7 +35,7 @@ def draw(tables: Sequence[Table], directory: Path, name: str) -> list[str] | Non
     from matplotlib import pyplot
 
     directory.mkdir(parents=True, exist_ok=True)
-    files = []
+    files: list[str] = []
     for table in tables:
         if table.plot is None:
             continue
@@ -61,7 +63,8 @@ def _bars(table: Table, axes: Axes) -> None:
     thickness = 0.8 / len(contenders)
     for at, contender in enumerate(contenders):
         samples = [sample for sample in table.samples if sample.contender == contender]
-        places = [cases.index(sample.case) + (at - (len(contenders) - 1) / 2) * thickness for sample in samples]
+        shift = (at - (len(contenders) - 1) / 2) * thickness
+        places = [cases.index(sample.case) + shift for sample in samples]
         middles = [median(sample.values) for sample in samples]
         spread = [quartiles(sample.values) for sample in samples]
         below = [max(0.0, middle - low) for middle, (low, _) in zip(middles, spread, strict=True)]

@@ -1,8 +1,9 @@
 """Processes that are started, asked and ended.
 
-A worker is forked by multiprocessing's fork server, a process without threads. It calls `target(*args)` once and gets a
-function, which it then calls with each message that it is sent; what that returns is the answer. Its end of the pipe closes
-when this process ends, however it ends, and a worker that reads the end of its pipe ends too.
+A worker is forked by multiprocessing's fork server, a process without threads. It calls `target(*args)`
+once and gets a function, which it then calls with each message that it is sent; what that returns is the
+answer. Its end of the pipe closes when this process ends, however it ends, and a worker that reads the end
+of its pipe ends too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Generic, TypeVar
 
 __all__ = ["CLOCK", "Worker", "sleep_until", "workers"]
 
@@ -28,10 +29,11 @@ _WATCHDOG = 120.0
 #: Nanoseconds. On Linux this is CLOCK_MONOTONIC, which all processes read alike.
 CLOCK = time.perf_counter_ns
 
-Answer = Callable[[Any], object]
+M = TypeVar("M")  # what a worker is sent
+A = TypeVar("A")  # what it answers
 
 
-def _serve(conn: Connection, target: Callable[..., Answer], args: tuple[object, ...]) -> None:
+def _serve(conn: Connection, target: Callable[..., Callable[[M], A]], args: tuple[object, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     try:
         answer = target(*args)
@@ -44,28 +46,35 @@ def _serve(conn: Connection, target: Callable[..., Answer], args: tuple[object, 
             conn.send((True, answer(message)))
     except BrokenPipeError:
         pass  # nobody is left to answer to
-    except BaseException:
+    except BaseException:  # noqa: BLE001 whatever it is, the parent is to know
         conn.send((False, traceback.format_exc()))
 
 
-class Worker:
-    def __init__(self, target: Callable[..., Answer], *args: object) -> None:
+class Worker(Generic[M, A]):
+    def __init__(self, target: Callable[..., Callable[[M], A]], *args: object) -> None:
         self._conn, theirs = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(target=_serve, args=(theirs, target, args), daemon=True)
         self._process.start()
         theirs.close()
 
-    def send(self, message: object) -> None:
+    def send(self, message: M) -> None:
         self._conn.send(message)
 
-    def receive(self) -> Any:
-        """Return the next answer; the first one, None, says that the worker is ready."""
+    def receive(self) -> A:
+        """Return the next answer."""
+        return self._receive()  # type: ignore[return-value]
+
+    def wait_ready(self) -> None:
+        """Return when the worker has begun to read messages. Once, before the first answer is received."""
+        self._receive()
+
+    def _receive(self) -> object:
         if not self._conn.poll(_WATCHDOG):
             raise RuntimeError(f"process {self._process.pid} does not answer")
         good, value = self._conn.recv()
         if not good:
             raise RuntimeError(f"in a child process:\n{value}")
-        return value
+        return value  # type: ignore[no-any-return]
 
     def kill(self) -> int:
         """Send SIGKILL; return the time right before."""
@@ -84,13 +93,13 @@ class Worker:
 
 
 @contextmanager
-def workers(n: int, target: Callable[..., Answer], *args: object) -> Iterator[list[Worker]]:
+def workers(n: int, target: Callable[..., Callable[[M], A]], *args: object) -> Iterator[list[Worker[M, A]]]:
     """Start `n` workers; they are ready when this returns, and gone at the end."""
-    started: list[Worker] = []
+    started: list[Worker[M, A]] = []
     try:
         started.extend(Worker(target, *args) for _ in range(n))
         for worker in started:
-            worker.receive()
+            worker.wait_ready()
         yield started
     finally:
         for worker in started:

@@ -1,8 +1,9 @@
 """Results as Markdown, for people, and as JSON, for comparing runs.
 
-What a column of a Markdown table says: the median of the rounds, under the name of its unit; `quartiles`, between which the
-middle half of the rounds lies; `p99` and `worst` of the rounds; `n`, how many rounds there were; and `× X`, the median
-over the rounds of the value as a multiple of what contender X took in the same case and round.
+What a column of a Markdown table says: the median of the rounds, under the name of its unit; `quartiles`,
+between which the middle half of the rounds lies; `p99` and `worst` of the rounds; `n`, how many rounds
+there were; and `times X`, the median over the rounds of the value as a multiple of what contender X took in
+the same case and round.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def _cell(column: str, sample: Sample) -> str:
     if column == "median":
         return number(median(values))
     if column == "quartiles":
-        return " – ".join(number(value) for value in quartiles(values))  # noqa: RUF001 a range has an en dash
+        return " to ".join(number(value) for value in quartiles(values))
     if column == "p99":
         return number(percentile(values, 99))
     if column == "worst":
@@ -55,7 +56,7 @@ def _cell(column: str, sample: Sample) -> str:
 def _table(table: Table) -> list[str]:
     heads = [table.case_is, table.contender_is, *(table.unit if c == "median" else c for c in table.show)]
     if table.baseline:
-        heads.append(f"× {table.baseline}")  # noqa: RUF001 the sign for a multiple
+        heads.append(f"times {table.baseline}")
     lines = [f"### {table.title}", "", _line(heads), _line(["---", "---", *["--:"] * (len(heads) - 2)])]
     last = None
     for sample in table.samples:
@@ -94,7 +95,10 @@ def markdown(
 
 
 def to_json(
-    name: str, tables: Sequence[Table], notes: Sequence[str], machine: Mapping[str, str]
+    name: str,
+    tables: Sequence[Table],
+    notes: Sequence[str],
+    machine: Mapping[str, str],
 ) -> dict[str, object]:
     return {
         "question": name,

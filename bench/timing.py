@@ -1,9 +1,10 @@
 """Batches of calls, timed in interleaved rounds.
 
-A case is a Python statement. A batch runs it as often as takes some milliseconds, in timeit's loop, without garbage
-collection, between two looks at time.perf_counter_ns(). A round times one batch of every case, and each round starts with
-another case, so that whatever the machine does meanwhile hits all alike. What the statement holds besides the call (at least
-the loop itself) is timed in each round too; its median is subtracted.
+A case is a Python statement. A batch runs it as often as takes some milliseconds, in timeit's loop, without
+garbage collection, between two looks at time.perf_counter_ns(). A round times one batch of every case, and
+each round starts with another case, so that whatever the machine does meanwhile hits all alike. What the
+statement holds besides the call (at least the loop itself) is timed in each round too; its median is
+subtracted.
 """
 
 from __future__ import annotations
@@ -77,9 +78,10 @@ class Timed:
         return timer.timeit(self.calls) / self.calls
 
 
-def measure(bench: Bench, cases: Sequence[Timed], rounds: int) -> list[Sample]:
-    """Time all cases, `rounds` times each; values are nanoseconds a call."""
+def measure(bench: Bench, rounds: int, *groups: Sequence[Timed]) -> list[list[Sample]]:
+    """Time all cases of all groups, `rounds` times each; return each group's samples, in ns a call."""
     batch_ns = bench.pick(_BATCH_NS, _QUICK_BATCH_NS)
+    cases = [case for group in groups for case in group]
     for case in cases:
         case.calibrate(batch_ns)
     for number in range(rounds):
@@ -87,5 +89,5 @@ def measure(bench: Bench, cases: Sequence[Timed], rounds: int) -> list[Sample]:
             cases[(at + number) % len(cases)].round()
     for loop in dict.fromkeys(case.loop for case in cases):
         costs = [case.loop_ns() for case in cases if case.loop == loop]
-        bench.note(f"subtracted: the loop with `{loop}` in it, {median(costs):.1f} ns a call")
-    return [case.sample() for case in cases]
+        bench.note(f"subtracted: what the loop takes with `{loop}` in it, {median(costs):.1f} ns a call")
+    return [[case.sample() for case in group] for group in groups]

@@ -124,10 +124,20 @@ def check(code: int, label: str) -> int:
     raise CoopshmError(f"{label}: unexpected code {code} from the core")
 
 
+class _Words:
+    """The generation by way of C, for machines that may load out of order."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def __getitem__(self, index: int, /) -> int:
+        return lib.csm_generation(self._handle)  # type: ignore[no-any-return]
+
+
 class Segment:
     """A mapped segment and this process's handle on it. Thread-safe; goes through a fork."""
 
-    __slots__ = ("_find", "created", "flipped", "generation", "handle", "label", "memory", "name")
+    __slots__ = ("_find", "created", "flipped", "generation", "handle", "label", "memory", "name", "words")
 
     def __init__(self, name: str, label: str, handle: Any, created: bool) -> None:
         self.name = name
@@ -138,11 +148,9 @@ class Segment:
         mapping = ffi.buffer(lib.csm_base(handle), lib.csm_mapped_bytes(handle))
         self.memory = memoryview(mapping).toreadonly()
         at = lib.csm_generation_offset(handle)
-        self.generation: Callable[[], int]
-        if _LOADS_IN_ORDER:
-            self.generation = partial(self.memory[at : at + 8].cast("Q").__getitem__, 0)
-        else:
-            self.generation = partial(lib.csm_generation, handle)
+        #: Item 0 is the generation.
+        self.words = self.memory[at : at + 8].cast("Q") if _LOADS_IN_ORDER else _Words(handle)
+        self.generation: Callable[[], int] = partial(self.words.__getitem__, 0)
         self._find = partial(lib.csm_find, handle)
 
     # ---- reading

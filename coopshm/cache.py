@@ -2,6 +2,7 @@
 
 The loop, for one key:
 
+    hot       a decoded value that this process has kept (hot.py)
     look up   a hit: copy, check the generation, decode, check again, return
     claim     READY    somebody was faster: look up
               OWNER    run fn, publish, return its value
@@ -25,8 +26,9 @@ from . import _segment, keys
 from ._segment import Call, Segment
 from .attachment import Attachment
 from .config import CacheConfig
-from .errors import DecodeError, EncodeError, shorten
+from .errors import DecodeError, EncodeError
 from .failures import decode_failure, encode_failure
+from .hot import MISSING, HotObjects, hot_key
 from .stats import Stats, collect
 from .values import BYTES, FAILURE, PICKLE_BUFFERS, Codec, codec
 from .values import view as as_view
@@ -45,11 +47,14 @@ _WAIT_SLICE: Final = 0.25
 #: with its view object, costs about as much as copying this much.
 _PIN_FROM: Final = 16 * 1024
 
-_MISSING: Final = object()
+#: Hot hits that a process counts by itself before it adds them to its row, where others see them, and looks whether the
+#: segment is still the one that has the name.
+_DRAIN_AT: Final = 4096
 
 _BYPASS_ENCODE: Final = _segment.STATS["bypass_encode"]
 _BYPASS_DECODE: Final = _segment.STATS["bypass_decode"]
 _MISSES: Final = _segment.STATS["misses"]
+_HOT_HITS: Final = _segment.STATS["hot_hits"]
 
 
 class NoCache(Generic[T]):
@@ -91,6 +96,7 @@ class Cache:
         self.name: Final = config.name
         self._codec: Final[Codec] = codec(config.serializer)
         self._attachment: Final = Attachment(namespace, config)
+        self._hot: Final = HotObjects(config.hot_objects, self._attachment.segment.words)
 
     def __repr__(self) -> str:
         return f"<coopshm.Cache {self.name!r} in namespace {self._attachment.namespace!r}>"
@@ -114,17 +120,40 @@ class Cache:
             ComputeError: another process's `fn` raised an exception that cannot be carried over; this has its text.
             Exception: whatever `fn` raised, here or where it ran.
         """
+        words, generation, table, hits = self._hot.front
+        kind = type(key)
+        if kind is str or kind is int or kind is bytes:
+            value = table.get(key, MISSING)
+            if value is not MISSING and words[0] == generation:
+                n = hits[0]
+                if n < _DRAIN_AT:
+                    hits[0] = n + 1
+                    return value  # type: ignore[return-value]
         data = keys.encode_key(key)
+        at = hot_key(key, data)
+        if at is not key:
+            value = table.get(at, MISSING)
+            if value is not MISSING and words[0] == generation:
+                n = hits[0]
+                if n < _DRAIN_AT:
+                    hits[0] = n + 1
+                    return value  # type: ignore[return-value]
+        return cast("T", self._cached(at, data, fn))
+
+    def _cached(self, at: object, data: bytes, fn: Callable[[], object]) -> object:
+        """`cached` for what is not hot; `at` is the key's place in the table of hot objects."""
+        if self._hot.hits[0] >= _DRAIN_AT:
+            self._drain()
         while True:
             try:
-                value = self._look_up(data)
+                value = self._look_up(data, at)
             except DecodeError as exc:
-                log.warning("cache %r: key %s: %s; computed without the cache", self.name, shorten(key), exc)
+                log.warning("cache %r: key %s: %s; computed without the cache", self.name, keys.preview(data), exc)
                 value = self._bypass(_BYPASS_DECODE, data, fn)
-            if value is _MISSING:
-                value = self._compute(data, fn)
-            if value is not _MISSING:
-                return cast("T", value)
+            if value is MISSING:
+                value = self._compute(data, at, fn)
+            if value is not MISSING:
+                return value
 
     def get(self, key: object, default: object = None) -> object:
         """Return the value of `key` if it is stored, else `default`. Computes nothing and waits for nobody.
@@ -136,7 +165,7 @@ class Cache:
         while True:
             here = self._attachment.notice()
             value = self._look_up(data)
-            if value is not _MISSING:
+            if value is not MISSING:
                 return value
             if self._attachment.notice() == here:  # else it may just have been torn by a reset
                 return default
@@ -208,7 +237,8 @@ class Cache:
     # ---- looking on
 
     def stats(self) -> Stats:
-        """Return what all processes of the cache have counted."""
+        """Return what all processes of the cache have counted. Hot hits of other processes come in batches."""
+        self._drain()
         return collect(self.name, self._attachment.notice()[0])
 
     def verify(self) -> list[str]:
@@ -219,10 +249,19 @@ class Cache:
         """Remove the segment from the host. Processes that use it, this one included, go on with a new, empty one."""
         self._attachment.segment.destroy()
 
+    def _drain(self) -> None:
+        """Add the hot hits to the row, and see whether the segment still has its name: hits alone would never tell."""
+        segment = self._attachment.segment
+        n = self._hot.drain()
+        if n:
+            segment.count(_HOT_HITS, n)
+        if n >= _DRAIN_AT:
+            segment.gone()
+
     # ---- the loop
 
-    def _look_up(self, data: bytes) -> object:
-        """Return the stored value, or _MISSING. A hit takes no lock and writes nothing that another process reads."""
+    def _look_up(self, data: bytes, at: object = None) -> object:
+        """Return the stored value, or MISSING. A hit takes no lock and writes nothing that another process reads."""
         attachment = self._attachment
         segment = attachment.segment
         generation = segment.generation()
@@ -230,7 +269,7 @@ class Cache:
             segment, generation = attachment.notice()
         found = segment.find(data)
         if found == 0:
-            return _MISSING
+            return MISSING
         format, size = found & 31, (found >> 5) & 0x3FFFFF
         payload: bytes | memoryview
         if found > 0 and (format != PICKLE_BUFFERS or size < _PIN_FROM):
@@ -239,42 +278,45 @@ class Cache:
         else:
             view = segment.view(data)
             if view is None:
-                return _MISSING
+                return MISSING
             format, payload = view
             if format != PICKLE_BUFFERS:
                 payload = payload.tobytes()
         if segment.generation() != generation:  # perhaps torn: nothing is decoded that was not checked
-            return _MISSING
-        if format == BYTES:
-            return payload
-        value = self._codec.decode(format, payload)
-        return value if segment.generation() == generation else _MISSING
+            return MISSING
+        value = payload if format == BYTES else self._codec.decode(format, payload)
+        if format != BYTES and segment.generation() != generation:
+            return MISSING
+        if at is not None and type(payload) is bytes:  # else it is over shared memory
+            self._hot.keep(segment.words, generation, at, value, size, own=False)
+        return value
 
-    def _compute(self, data: bytes, fn: Callable[[], object]) -> object:
-        """Nothing is stored: own the computation, or wait for it. _MISSING: look again."""
+    def _compute(self, data: bytes, at: object, fn: Callable[[], object]) -> object:
+        """Nothing is stored: own the computation, or wait for it. MISSING: look again."""
         segment, _ = self._attachment.notice()
         parent = self._enclosing(segment, data)
         segment.count(_MISSES)
+        self._drain()
         call = segment.call()
         try:
             code = segment.claim(call, data, parent)
             if code == _segment.JOINED:
                 code = self._wait(segment, call)
             if code in (_segment.READY, _segment.AGAIN):
-                return _MISSING
+                return MISSING
             if code == _segment.OWNER:
-                return self._own(segment, call, data, fn)
+                return self._own(segment, call, data, at, fn)
             if code == _segment.OUTCOME:
                 return self._outcome(segment, call, data, fn)
             if code == _segment.CYCLE:
                 raise segment.cycle()
             if code == _segment.GONE:
                 self._attachment.reopen(segment)
-                return _MISSING
+                return MISSING
             if code in _segment.BYPASSES:
                 return self._bypass(_segment.BYPASSES[code], data, fn)
             _segment.check(code, segment.label)
-            return _MISSING
+            return MISSING
         except BaseException:
             # Also for what a signal handler raised at any point above: a flight must not be left without its owner.
             segment.release(call)
@@ -303,13 +345,13 @@ class Cache:
             if code not in (_segment.TIMEOUT, _segment.INTERRUPTED):
                 return code
 
-    def _own(self, segment: Segment, call: Call, data: bytes, fn: Callable[[], object]) -> object:
+    def _own(self, segment: Segment, call: Call, data: bytes, at: object, fn: Callable[[], object]) -> object:
         generation = call.ticket.generation
         if self._attachment.notice() != (segment, generation):
             # A reset came between the look-up and the claim. Hooks come first, and others must not wait for them
             # behind a flight of this thread, which a hook may itself ask for.
             segment.release(call)
-            return _MISSING
+            return MISSING
         token = _frames.set((*_frames.get(), _Frame(segment, data, call, os.getpid())))
         try:
             value = fn()
@@ -318,7 +360,7 @@ class Cache:
             code = segment.publish(call, data, _segment.FAILURE, FAILURE, (failure,))
             if code != _segment.STALE and segment.generation() == generation:
                 raise
-            return _MISSING
+            return MISSING
         finally:
             _frames.reset(token)
         kind = _segment.VALUE
@@ -339,13 +381,17 @@ class Cache:
             )
         if code in _segment.BYPASSES:
             segment.count(_segment.BYPASSES[code])
-        return value if code != _segment.STALE and segment.generation() == generation else _MISSING
+        if code == _segment.STALE or segment.generation() != generation:
+            return MISSING
+        if code == _segment.OK:
+            self._hot.keep(segment.words, generation, at, value, sum(map(len, pieces)), own=True)
+        return value
 
     def _outcome(self, segment: Segment, call: Call, data: bytes, fn: Callable[[], object]) -> object:
         """The flight waited for ended with something that is not in the cache."""
         found, generation = segment.outcome(call), call.waiter.generation
         if found is None or segment.generation() != generation:
-            return _MISSING
+            return MISSING
         kind, format, payload = found
         if kind == _segment.UNSHAREABLE:
             return self._bypass(_BYPASS_ENCODE, data, fn)
@@ -355,7 +401,7 @@ class Cache:
         except DecodeError:
             return self._bypass(_BYPASS_DECODE, data, fn)
         if segment.generation() != generation:
-            return _MISSING
+            return MISSING
         if failed:
             raise cast("Exception", value)
         return value

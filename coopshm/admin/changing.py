@@ -131,7 +131,10 @@ def _destroy(session: Session, name: str, yes: bool) -> None:
     except (CorruptError, LayoutError, UnfinishedError) as exc:
         segment, what = None, str(exc)
     if not yes:
-        click.confirm(f"Destroy {place} ({what})?", abort=True, err=True)
+        # Not by click.confirm(), which in click 8.1 prints to stdout as well.
+        click.echo(f"Destroy {place} ({what})? [y/N]: ", nl=False, err=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise click.Abort()
     if segment is not None:
         segment.destroy()
     else:

@@ -1,0 +1,70 @@
+/* step.h: runs a child one machine instruction at a time.
+ *
+ * So a test can look at the segment after every single store, kill the child right there, or hold it while others go on:
+ * moments that neither pipes nor signals can hit. The child calls step_begin where it is to be watched and step_end after
+ * that; between them its parent calls step_once. */
+#ifndef STEP_H
+#define STEP_H
+
+#include "check.h"
+
+#include <sys/ptrace.h>
+
+/* ---- in the child */
+
+static inline void step_begin(void) {
+    CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+    raise(SIGSTOP);
+}
+
+static inline void step_end(void) { raise(SIGSTOP); }
+
+/* ---- in the parent */
+
+/* The child is at step_begin. */
+static inline void step_attach(struct check_child *c) { check_stopped(c); }
+
+/* One instruction. False: the child is at step_end. */
+static inline bool step_once(struct check_child *c) {
+    for (;;) {
+        CHECK(ptrace(PTRACE_SINGLESTEP, c->pid, NULL, NULL) == 0);
+        int status = check_wait(c, 0);
+        CHECK(WIFSTOPPED(status));
+        if (WSTOPSIG(status) == SIGTRAP) return true;
+        if (WSTOPSIG(status) == SIGSTOP) return false;
+        CHECK(WSTOPSIG(status) == SIGWINCH || WSTOPSIG(status) == SIGCONT); /* not for the child: dropped */
+    }
+}
+
+/* From now on the child runs by itself, through step_end as if it were not there. */
+static inline void step_detach(struct check_child *c) {
+    CHECK(ptrace(PTRACE_DETACH, c->pid, NULL, NULL) == 0);
+}
+
+/* Is any of that possible here? */
+static inline bool step_possible(void) {
+#if defined(CSM_TSAN)
+    printf("       not tested: no single steps under ThreadSanitizer\n");
+    return false;
+#else
+    pid_t pid = check_fork_process();
+    if (pid == 0) {
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) _exit(1);
+        raise(SIGSTOP);
+        _exit(0);
+    }
+    int status;
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    bool traced = WIFSTOPPED(status) && ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0;
+    if (traced) {
+        CHECK_EQ(waitpid(pid, &status, 0), pid);
+        traced = WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP;
+    }
+    if (!traced) printf("       not tested: no child can be traced here\n");
+    kill(pid, SIGKILL);
+    if (!WIFEXITED(status) && !WIFSIGNALED(status)) waitpid(pid, NULL, 0);
+    return traced;
+#endif
+}
+
+#endif
