@@ -5,7 +5,7 @@ compiler, C library and Python do. Valgrind's callgrind runs a program that does
 more with a larger N; the difference of the instructions, divided by that of the N, is the call's. The
 kernel's instructions, such as those of a system call, are not in it, so a call that makes system calls
 costs more than its figure tells. For C the program is core.c (see core). For Python it is the interpreter,
-with a str key "product:42", `Cache.cached`, and a function that returns a ready-made value.
+with `Cache.cached` and a lambda that returns a ready-made value; making the lambda, and the loop, count.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ C_CASES = (
     "reset of an empty cache",
 )
 
-#: What is done N times, as a statement; in the loop with it: cache, lru, n (0 to N - 1).
+#: What is done N times, as a statement; in the loop with it: cache, off, lru, n (0 to N - 1).
 PYTHON_CASES = {
     "hit, functools.lru_cache": "lru('product:42')",
     "hit, int": "cache.cached('product:42', lambda: 1)",
     "hit, bytes of 1 KiB": "cache.cached('product:43', lambda: kib)",
+    "hit, bytes of 1 KiB, key a tuple": "cache.cached(('product', 43), lambda: kib)",
+    "hit, bytes of 1 KiB, hot objects: off": "off.cached('product:43', lambda: kib)",
     "hit, dict of 4 items": "cache.cached('product:44', lambda: four)",
     "miss, bytes of 1 KiB": "cache.cached(f'product:{n + 100}', lambda: kib)",
     "reset": "cache.reset()",
@@ -45,8 +47,8 @@ PYTHON_CASES = {
 _SCRIPT = """
 import functools, sys
 import coopshm
-coopshm.configure({{"namespace": {namespace!r}}})
-cache = coopshm.open("instructions")
+coopshm.configure({{"namespace": {namespace!r}, "caches": {{"hot": {{}}, "off": {{"hot_objects": False}}}}}})
+cache, off = coopshm.open("hot"), coopshm.open("off")
 kib, four = b"x" * 1024, {{"id": 42, "name": "product 42", "price": 52.5, "tags": ["new", "sale"]}}
 lru = functools.lru_cache(maxsize=1024)(lambda key: 1)
 def run(times):
@@ -95,7 +97,7 @@ def _instructions(command: Sequence[str]) -> int:
         command = [*callgrind, *command]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise RuntimeError(f"{command[3:6]} failed under valgrind:\n{done.stderr}")
+            raise RuntimeError(f"failed under valgrind: {command[3:]}\n{done.stderr}")
         for line in out.read_text().splitlines():
             what, _, count = line.partition(":")
             if what in ("totals", "summary"):

@@ -16,6 +16,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 import coopshm
 
@@ -107,7 +108,7 @@ def run(bench: Bench) -> list[Table]:
     }
     shares: dict[str, list[float]] = {situation: [] for situation in SITUATIONS}
     rates: dict[str, list[float]] = {situation: [] for situation in SITUATIONS}
-    with workers(1, _disturber, bench.config) as (other,):
+    with workers(1, partial(_disturber, bench.config)) as (other,):
         for _ in range(rounds):
             for situation in SITUATIONS:
                 hits, computed, done = _round(cache, other, situation, duration)

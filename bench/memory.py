@@ -10,14 +10,12 @@ and the unused end of the arena's last chunk. Fixed costs are given by themselve
 
 from __future__ import annotations
 
+from functools import partial
+
 import coopshm
 from coopshm.keys import encode_key
 
 from .common import MIB, Bench, Sample, Table
-
-
-def _key(n: int) -> str:
-    return f"product {n}"
 
 
 def run(bench: Bench) -> list[Table]:
@@ -57,11 +55,10 @@ def _limit(n: int) -> int:
 
 def _fill(cache: coopshm.Cache, n: int) -> int:
     """Store `n` entries; return the bytes of their encoded keys and values."""
-    values = [bytes(size) for size in range(256)]
-    value = b""
+    makes = [partial(bytes, size) for size in range(256)]
     payload = 0
     for at in range(n):
-        key, value = _key(at), values[at * 101 % 256]
-        cache.cached(key, lambda: value)
-        payload += len(encode_key(key)) + len(value)
+        key, size = f"product {at}", at * 101 % 256
+        cache.cached(key, makes[size])
+        payload += len(encode_key(key)) + size
     return payload

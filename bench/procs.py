@@ -1,9 +1,9 @@
 """Processes that are started, asked and ended.
 
-A worker is forked by multiprocessing's fork server, a process without threads. It calls `target(*args)`
-once and gets a function, which it then calls with each message that it is sent; what that returns is the
-answer. Its end of the pipe closes when this process ends, however it ends, and a worker that reads the end
-of its pipe ends too.
+A worker is forked by multiprocessing's fork server, a process without threads. It calls `target()` once, a
+module-level function or a partial of one, and gets a function, which it then calls with each message that it
+is sent; what that returns is the answer. Its end of the pipe closes when this process ends, however it ends,
+and a worker that reads the end of its pipe ends too.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ M = TypeVar("M")  # what a worker is sent
 A = TypeVar("A")  # what it answers
 
 
-def _serve(conn: Connection, target: Callable[..., Callable[[M], A]], args: tuple[object, ...]) -> None:
+def _serve(conn: Connection[tuple[bool, object], M], target: Callable[[], Callable[[M], A]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     try:
-        answer = target(*args)
+        answer = target()
         conn.send((True, None))
         while True:
             try:
@@ -51,9 +51,9 @@ def _serve(conn: Connection, target: Callable[..., Callable[[M], A]], args: tupl
 
 
 class Worker(Generic[M, A]):
-    def __init__(self, target: Callable[..., Callable[[M], A]], *args: object) -> None:
+    def __init__(self, target: Callable[[], Callable[[M], A]]) -> None:
         self._conn, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=_serve, args=(theirs, target, args), daemon=True)
+        self._process = _CONTEXT.Process(target=_serve, args=(theirs, target), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -74,7 +74,7 @@ class Worker(Generic[M, A]):
         good, value = self._conn.recv()
         if not good:
             raise RuntimeError(f"in a child process:\n{value}")
-        return value  # type: ignore[no-any-return]
+        return value
 
     def kill(self) -> int:
         """Send SIGKILL; return the time right before."""
@@ -83,9 +83,14 @@ class Worker(Generic[M, A]):
         os.kill(self._process.pid, signal.SIGKILL)
         return now
 
-    def close(self) -> None:
+    def hang_up(self) -> None:
+        """Have the worker end once it has answered."""
         self._conn.close()
-        self._process.join(5.0)
+
+    def close(self) -> None:
+        """Return when the worker has ended, by itself or, if it takes too long, by force."""
+        self.hang_up()
+        self._process.join(2.0)
         if self._process.is_alive():
             self._process.kill()
         self._process.join()
@@ -93,15 +98,17 @@ class Worker(Generic[M, A]):
 
 
 @contextmanager
-def workers(n: int, target: Callable[..., Callable[[M], A]], *args: object) -> Iterator[list[Worker[M, A]]]:
+def workers(n: int, target: Callable[[], Callable[[M], A]]) -> Iterator[list[Worker[M, A]]]:
     """Start `n` workers; they are ready when this returns, and gone at the end."""
     started: list[Worker[M, A]] = []
     try:
-        started.extend(Worker(target, *args) for _ in range(n))
+        started.extend(Worker(target) for _ in range(n))
         for worker in started:
             worker.wait_ready()
         yield started
     finally:
+        for worker in started:
+            worker.hang_up()
         for worker in started:
             worker.close()
 

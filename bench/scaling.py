@@ -63,7 +63,7 @@ def run(bench: Bench) -> list[Table]:
     counts = bench.pick(PROCESSES, PROCESSES[:2])
     bench.configure(scaling={"memory_limit": "4 MiB"})
     rates: dict[tuple[str, int], list[float]] = {(name, n): [] for name in CONTENDERS for n in counts}
-    with workers(max(counts), _hitter, bench.config) as hitters:
+    with workers(max(counts), functools.partial(_hitter, bench.config)) as hitters:
         for _ in range(rounds):
             for (name, n), values in rates.items():
                 start = CLOCK() + 5_000_000
@@ -73,7 +73,7 @@ def run(bench: Bench) -> list[Table]:
     samples = [Sample(name, _processes(n), values) for (name, n), values in rates.items()]
     title = f"Hits on {len(os.sched_getaffinity(0))} cores ({rounds} rounds)"
     one = _processes(1)
-    return [Table(title, "hits a second, of all processes", samples, one, contender_is="by", plot="bars")]
+    return [Table(title, "hits a second, of all processes", samples, one, contender_is="by", plot="multiples")]
 
 
 def _processes(n: int) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 import coopshm
 
@@ -58,7 +59,7 @@ def run(bench: Bench) -> list[Table]:
     bench.configure(stampede={"memory_limit": "4 MiB"})
     computations: list[float] = []
     took: dict[str, list[float]] = {"the owner": [], "the median waiter": [], "the last waiter": []}
-    with workers(processes, _asker, bench.config, processes - 1) as askers:
+    with workers(processes, partial(_asker, bench.config, processes - 1)) as askers:
         for number in range(rounds + 1):
             moment = CLOCK() + 10_000_000
             for asker in askers:

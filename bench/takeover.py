@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 
 import coopshm
 
@@ -29,7 +30,7 @@ def _never_done() -> None:
     time.sleep(3600)
 
 
-def _waiter(config: Config) -> Callable[[str], object]:
+def _waiter(config: Config) -> Callable[[str], int]:
     coopshm.configure(config)
     cache = coopshm.open("takeover")
     return lambda key: cache.cached(key, CLOCK)  # the value is the time at which its computation began
@@ -47,10 +48,10 @@ def _rounds(bench: Bench, rounds: int, n_waiters: int) -> list[float]:
     cache = coopshm.open("takeover")
     chance = random.Random(1)
     took = []
-    with workers(n_waiters, _waiter, bench.config) as waiters:
+    with workers(n_waiters, partial(_waiter, bench.config)) as waiters:
         for number in range(rounds):
             key = f"{n_waiters} waiters, round {number}"
-            owner = Worker(_owner, bench.config)
+            owner = Worker(partial(_owner, bench.config))
             try:
                 owner.wait_ready()
                 owner.send(key)

@@ -25,7 +25,8 @@ from .errors import (
     NoSpaceError,
     SegmentError,
 )
-from .objects import open_object, reopen, unlink_if
+from .objects import check_unlink, open_object, reopen, unlink_if
+from .versions import decode_version
 
 #: Processes, computations in flight and waiting threads that one segment has room for. A row takes a page, once it
 #: is used; a flight 256 bytes and a node 64. Beyond them calls are answered uncached and counted.
@@ -78,12 +79,26 @@ STATS: Final[dict[str, int]] = {
     name[len("CSM_STAT_") :].lower(): getattr(lib, name) for name in dir(lib) if name.startswith("CSM_STAT_")
 }
 
+# An object that this process cannot use, but another might.
+_FOREIGN = (lib.CSM_LAYOUT, lib.CSM_CORRUPT)
+
 # A look at the generation from Python, without a call into C, is right where the machine keeps loads in order: what was
 # copied before was then also loaded before. Elsewhere csm_generation has the fence.
 _LOADS_IN_ORDER = platform.machine() in ("x86_64", "AMD64")
 
 #: A `csm_call *`: one attempt to get one key, with the ticket or the place in the queue it may have.
 Call = Any
+
+
+class FlightInfo(NamedTuple):
+    """A computation in flight."""
+
+    key: bytes  # its first bytes; `key_bytes` is the length of the whole
+    key_bytes: int
+    started_ns: int  # on the monotonic clock
+    pid: int
+    waiters: int
+    alive: bool  # its owner lives and has not given up
 
 
 class EntryInfo(NamedTuple):
@@ -142,16 +157,17 @@ class Segment:
     def __init__(self, name: str, label: str, handle: Any, created: bool) -> None:
         self.name = name
         self.label = label
-        self.handle = handle
+        #: Calls hold on to it, and so do views. The last one's end gives row and descriptor back.
+        self.handle = ffi.gc(handle, lib.csm_leave)
         self.created = created
         self.flipped = False
-        mapping = ffi.buffer(lib.csm_base(handle), lib.csm_mapped_bytes(handle))
+        mapping = ffi.buffer(lib.csm_base(handle), lib.csm_mapped_bytes(handle))  # never unmapped
         self.memory = memoryview(mapping).toreadonly()
         at = lib.csm_generation_offset(handle)
         #: Item 0 is the generation.
-        self.words = self.memory[at : at + 8].cast("Q") if _LOADS_IN_ORDER else _Words(handle)
+        self.words = self.memory[at : at + 8].cast("Q") if _LOADS_IN_ORDER else _Words(self.handle)
         self.generation: Callable[[], int] = partial(self.words.__getitem__, 0)
-        self._find = partial(lib.csm_find, handle)
+        self._find = partial(lib.csm_find, self.handle)
 
     # ---- reading
 
@@ -168,7 +184,7 @@ class Segment:
         check(code, self.label)
         view = out[0]
         # Everything made from the buffer (slices, arrays) keeps `data` alive; the last one's end releases the pin.
-        data = ffi.gc(view.data, partial(_release, view))
+        data = ffi.gc(view.data, partial(_release, view, self.handle))
         return view.format, memoryview(ffi.buffer(data, view.bytes)).toreadonly()
 
     # ---- computing once
@@ -230,11 +246,15 @@ class Segment:
     def reset_commit(self, version: bytes) -> None:
         check(lib.csm_reset_commit(self.handle, version, len(version)), self.label)
 
-    def version(self) -> tuple[bytes, int]:
-        """Return the current version's canonical JSON, and its generation."""
+    def version(self) -> tuple[object, int]:
+        """Return the current version, and its generation."""
         buffer, size, generation = ffi.new("char[]", 1024), ffi.new("size_t *"), ffi.new("uint64_t *")
         lib.csm_version(self.handle, buffer, 1024, size, generation)
-        return ffi.buffer(buffer, size[0])[:], generation[0]
+        data = ffi.buffer(buffer, size[0])[:]
+        try:
+            return decode_version(data), generation[0]
+        except ValueError as exc:
+            raise CorruptError(f"{self.label}: its version is damaged ({exc}); reset or destroy the cache") from exc
 
     # ---- looking on
 
@@ -269,12 +289,16 @@ class Segment:
             if size == 0:
                 return found
 
-    def flights(self) -> list[Any]:
+    def flights(self) -> list[FlightInfo]:
         infos = ffi.new("csm_flight_info[]", FLIGHTS)
-        return [infos[i] for i in range(lib.csm_flights(self.handle, infos, FLIGHTS))]
+        # Copied out: an item of the array does not keep the array alive.
+        return [
+            FlightInfo(bytes(i.key)[: i.key_bytes], i.key_bytes, i.started_ns, i.pid, i.waiters, bool(i.alive))
+            for i in infos[0 : lib.csm_flights(self.handle, infos, FLIGHTS)]
+        ]
 
     def verify(self) -> list[str]:
-        """Check every structure, under the write lock. Returns the faults found."""
+        """Check every structure, partly under the write lock. Returns the faults found."""
         report = ffi.new("char[]", 1 << 16)
         check(lib.csm_verify(self.handle, report, 1 << 16), self.label)
         return ffi.string(report).decode().splitlines()  # type: ignore[no-any-return]
@@ -286,16 +310,17 @@ class Segment:
         return not lib.csm_linked(self.handle) or bool(lib.csm_destroyed(self.handle))
 
     def destroy(self) -> None:
+        check_unlink(lib.csm_descriptor(self.handle), self.label)
         check(lib.csm_destroy(self.handle), self.label)
         # The name may meanwhile be somebody else's new segment.
         unlink_if(self.name, lambda fd: lib.csm_is_object(self.handle, fd) == 1)
 
     def leave(self) -> None:
-        """Give the row back. Views stay valid: the last one's release completes it."""
-        lib.csm_leave(self.handle)
+        """Give row and descriptor back now. Nobody else may be using the segment, and no view be live."""
+        ffi.release(self.handle)
 
 
-def _release(view: Any, _data: Any) -> None:
+def _release(view: Any, _handle: Any, _data: Any) -> None:
     lib.csm_view_release(view)
 
 
@@ -326,7 +351,7 @@ def open_segment(namespace: str, config: CacheConfig, version: bytes, role: int 
     deadline = time.monotonic() + CREATE_PATIENCE
     while True:
         fd = open_object(name, label, config, create, check_owner=role == APP)
-        segment = _attach(fd, name, label, config, role, version)
+        segment = _attach(fd, name, label, config, role, version, create)
         if segment is not None:
             return segment
         if time.monotonic() > deadline:
@@ -334,8 +359,10 @@ def open_segment(namespace: str, config: CacheConfig, version: bytes, role: int 
         time.sleep(0.001)
 
 
-def _attach(fd: int, name: str, label: str, config: CacheConfig, role: int, version: bytes) -> Segment | None:
-    """Attach to the object behind `fd`. None: it was replaced, or is just being created; look again."""
+def _attach(
+    fd: int, name: str, label: str, config: CacheConfig, role: int, version: bytes, create: bool
+) -> Segment | None:
+    """Attach to the object behind `fd`. None: it was replaced; look again."""
     settings = ffi.new(
         "csm_settings *",
         {
@@ -347,15 +374,16 @@ def _attach(fd: int, name: str, label: str, config: CacheConfig, role: int, vers
         },
     )
     out, created = ffi.new("csm **"), ffi.new("int *")
-    code = lib.csm_open(fd, settings, int(CREATE_PATIENCE * 1e9), out, created)
+    code = lib.csm_open(fd, settings if create else ffi.NULL, int(CREATE_PATIENCE * 1e9), out, created)
     if code != OK:
         try:
-            if code in (GONE, lib.CSM_NO_SPACE) or (
-                code in (lib.CSM_LAYOUT, lib.CSM_CORRUPT) and role == APP and lib.csm_in_use(fd) == 0
-            ):
+            if code == lib.CSM_MISS or (code == GONE and not create):
+                raise FileNotFoundError(f"{label}: there is no such segment, or none any more")
+            if code == GONE or (code in _FOREIGN and role == APP and lib.csm_in_use(fd) == 0):
                 _replace(name, fd)
-                if code != lib.CSM_NO_SPACE:
-                    return None
+                return None
+            if code == lib.CSM_NO_SPACE:
+                _replace(name, fd, only_empty=True)  # not what another process has meanwhile made of it
             check(code, label)
         finally:
             os.close(fd)
@@ -368,7 +396,7 @@ def _attach(fd: int, name: str, label: str, config: CacheConfig, role: int, vers
             and lib.csm_in_use_by_others(segment.handle) == 0
         ):
             # Nobody is attached, so nobody can miss it: the new settings take effect.
-            _replace(name, lib.csm_descriptor(segment.handle))
+            segment.destroy()
             segment.leave()
             return None
         flipped = ffi.new("int *")
@@ -399,12 +427,13 @@ def _is_named(name: str, segment: Segment) -> bool:
         os.close(fd)
 
 
-def _replace(name: str, fd: int) -> None:
-    """Unlink `name` if it still is the object behind `fd`, unused or destroyed."""
+def _replace(name: str, fd: int, only_empty: bool = False) -> None:
+    """Unlink `name` if it still is the object behind `fd`, which nobody can use."""
     if lib.csm_guard(fd) != OK:
         return  # its creator, or somebody else who replaces it
     try:
         mine = os.fstat(fd)
-        unlink_if(name, lambda other: os.path.samestat(os.fstat(other), mine))
+        if not (only_empty and mine.st_size):
+            unlink_if(name, lambda other: os.path.samestat(os.fstat(other), mine))
     finally:
         lib.csm_unguard(fd)

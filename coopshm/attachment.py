@@ -16,7 +16,7 @@ from collections.abc import Callable
 from . import _segment
 from ._segment import APP, OBSERVER, Segment, open_segment
 from .config import CacheConfig, resolve_callable
-from .errors import ResetError
+from .errors import CorruptError, ResetError
 from .versions import decode_version, encode_version
 
 __all__ = ["Attachment"]
@@ -72,7 +72,6 @@ class Attachment:
             if self.segment is gone:
                 log.warning("%s: the segment is gone (destroyed, or its object was removed); rejoining", gone.label)
                 self.segment = self._open()
-                gone.leave()
 
     # ---- generations
 
@@ -99,7 +98,7 @@ class Attachment:
         self._in_hooks = True
         try:
             for hook in list(self._hooks):
-                hook(decode_version(version))
+                hook(version)
         finally:
             self._in_hooks = False
 
@@ -113,7 +112,7 @@ class Attachment:
     def version(self) -> object:
         if self.segment.gone():
             self.reopen(self.segment)
-        return decode_version(self.segment.version()[0])
+        return self.segment.version()[0]
 
     def reset(self, version: object) -> object:
         if self._resetter == threading.get_ident():
@@ -147,11 +146,16 @@ class Attachment:
                 _segment.check(code, segment.label)
 
     def _reset_locked(self, segment: Segment, wanted: bytes | None) -> object:
-        current, _ = segment.version()
+        try:
+            current, _ = segment.version()
+        except CorruptError:
+            if wanted is None:
+                raise
+            current = None  # a reset to a version that is named mends it
         if wanted is None:
-            wanted = encode_version(_next(decode_version(current)))
+            wanted = encode_version(_next(current))
         version = decode_version(wanted)
-        if wanted == current:
+        if wanted == encode_version(current):
             return version
         callback = self.config.on_reset
         if callback is not None:
@@ -160,7 +164,7 @@ class Attachment:
             self._resetter = threading.get_ident()
             callback(version)
         segment.reset_commit(wanted)
-        log.info("%s: reset from %s to %s", segment.label, current.decode(), wanted.decode())
+        log.info("%s: reset from %r to %r", segment.label, current, version)
         return version
 
 

@@ -242,7 +242,7 @@ class Cache:
         return collect(self.name, self._attachment.notice()[0])
 
     def verify(self) -> list[str]:
-        """Check every structure of the segment, under its write lock. Returns the faults found."""
+        """Check every structure of the segment, partly under its write lock. Returns the faults found."""
         return self._attachment.segment.verify()
 
     def destroy(self) -> None:

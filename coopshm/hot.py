@@ -5,8 +5,8 @@ loaded *after* the value was found, is still that one. Table and generation are 
 thread can pair the table of one generation with the number of another.
 
 Only values that nobody can change are kept by default: what one caller does to its list must not show in another's.
-With `hot_objects = "share"` callers promise not to change what they get, as with functools.lru_cache. Values over shared memory
-are never kept: they would hold pins.
+With `hot_objects = "share"` callers promise not to change what they get, as with functools.lru_cache. Values over
+shared memory are never kept: they would hold pins.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import posix_ipc
 from .config import CacheConfig
 from .errors import ConfigError, NoSpaceError, OwnershipError, SegmentError
 
-__all__ = ["open_object", "reopen", "unlink_if"]
+__all__ = ["check_unlink", "open_object", "reopen", "unlink_if"]
 
 
 def open_object(name: str, label: str, config: CacheConfig, create: bool, check_owner: bool) -> int:
@@ -120,13 +120,25 @@ def reopen(name: str) -> int | None:
         return None
 
 
+def check_unlink(fd: int, label: str) -> None:
+    """Raise OwnershipError if this process may not unlink the object behind `fd`: /dev/shm is sticky."""
+    owner = os.fstat(fd).st_uid
+    if os.geteuid() not in (0, owner):
+        raise OwnershipError(f"{label}: only its owner (uid {owner}) or root can remove it from /dev/shm")
+
+
 def unlink_if(name: str, is_it: Callable[[int], bool]) -> None:
-    """Unlink the object `name` if `is_it` says so of a descriptor of it."""
+    """Unlink the object `name` if `is_it` says so of a descriptor of it.
+
+    Raises:
+        OwnershipError: it may not be unlinked by this process.
+    """
     fd = reopen(name)
     if fd is None:
         return
     try:
         if is_it(fd):
+            check_unlink(fd, f"/dev/shm{name}")
             posix_ipc.unlink_shared_memory(name)
     except posix_ipc.ExistentialError:
         pass  # somebody else was faster

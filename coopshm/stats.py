@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ._segment import STATS, Segment
-from .versions import decode_version
 
 __all__ = ["Stats", "collect"]
 
@@ -89,7 +88,7 @@ def collect(name: str, segment: Segment) -> Stats:
     bypasses = {stat[len(_BYPASS) :]: counts.pop(stat) for stat in list(counts) if stat.startswith(_BYPASS)}
     return Stats(
         name=name,
-        version=decode_version(segment.version()[0]),
+        version=segment.version()[0],
         generation=info.generation,
         memory_limit=info.memory_limit,
         max_items=info.max_items,

@@ -139,17 +139,18 @@ typedef struct {
 /* Bytes the shm object takes when everything is filled; 0 when the settings are out of range. */
 uint64_t csm_segment_bytes(const csm_settings *settings);
 
-/* Maps the shm object behind `fd`, initialising it with `settings` when it is blank or when its creator
- * died half-way. An existing segment keeps its own settings. The handle takes over `fd` on success.
+/* Maps the shm object behind `fd`, initialising it with `settings` when it is empty (CSM_MISS if `settings` is NULL). An existing segment keeps its own settings. The handle takes over `fd` on success. CSM_GONE:
+ * the object is destroyed, or its creator died: unlink it and start over.
  * Waits at most `timeout_ns` for a creator at work (CSM_BUSY). *created is 1 when this call initialised it. */
 int csm_open(int fd, const csm_settings *settings, uint64_t timeout_ns, csm **out, int *created);
 
-/* Enters the segment as `role`. In one step with respect to other joiners: the generation is flipped when
- * `cold_when_alone` and no other app process lives, or when `config` (canonical JSON of the configured version,
- * 0 bytes for none) differs from the configured version the segment has recorded. *flipped tells. */
+/* Enters the segment as `role`. An observer takes no lock and no row, and flips nothing. Others enter in one step with
+ * respect to other joiners: the generation is flipped when `cold_when_alone` and no other app process lives, or when
+ * `config` (canonical JSON of the configured version, 0 bytes for none) differs from the configured version the
+ * segment has recorded. *flipped tells. */
 int csm_join(csm *h, int role, int cold_when_alone, const char *config, size_t config_bytes, int *flipped);
 
-/* Gives up row and descriptor. The mapping stays (views may outlive anything). */
+/* Gives up row and descriptor. No view of the handle may be live, no other thread may be using it. The mapping stays. */
 void csm_leave(csm *h);
 
 /* 1 when any process (of whatever layout) holds a row of the object behind `fd`, else 0; negative: code. */
@@ -170,7 +171,8 @@ int csm_guard(int fd);
 void csm_unguard(int fd);
 
 /* 1 while the object still has its name. If it has not (systemd's RemoveIPC, an operator's rm), the segment is marked
- * destroyed, for all processes that are attached to it. Also done now and then by csm_find and csm_claim. */
+ * destroyed, for all processes that are attached to it; also 0 when the handle's descriptor was closed by somebody. Also done
+ * now and then by csm_find and csm_claim. */
 int csm_linked(csm *h);
 
 int csm_errno(void); /* errno of this thread's last CSM_SYSTEM */
@@ -247,6 +249,6 @@ int64_t csm_entries(csm *h, uint64_t generation, uint64_t *cursor, unsigned char
 /* Live flights; returns how many were written. */
 uint32_t csm_flights(csm *h, csm_flight_info *out, uint32_t capacity);
 
-/* Checks every structure under the write lock. Returns the number of faults (0: sound) or a code; `report` gets
- * one line a fault. */
+/* Checks every structure, partly under the write lock (some 10 ms for a million entries). Returns the number of faults (0:
+ * sound) or a code; `report` gets one line a fault. */
 int csm_verify(csm *h, char *report, size_t capacity);

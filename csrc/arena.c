@@ -112,14 +112,12 @@ static void add_hole_locked(csm *h, struct csm_epoch *epoch, uint64_t first, uin
         return;
     }
     uint64_t lost = csm_extent_granules(csm_load(&epoch->holes[smallest]));
-    if (lost < granules) {
-        csm_store(&epoch->holes[smallest], csm_extent(first, granules));
-        granules = lost;
-    }
-    strand(h, granules);
+    strand(h, csm_min(lost, granules)); /* counted first: killed right after, it is counted and perhaps not lost */
+    if (lost < granules) csm_store(&epoch->holes[smallest], csm_extent(first, granules));
 }
 
-static bool reserve_hole_locked(csm *h, struct csm_epoch *epoch, struct csm_flight *flight, uint64_t granules) {
+static bool reserve_hole_locked(csm *h, struct csm_epoch *epoch, struct csm_flight *flight, uint64_t granules,
+                                uint64_t *extent) {
     uint64_t n = holes_used(epoch), best = n, best_size = UINT64_MAX;
     for (uint64_t i = 0; i < n; i++) {
         uint64_t hole = csm_load(&epoch->holes[i]), size = csm_extent_granules(hole);
@@ -130,7 +128,8 @@ static bool reserve_hole_locked(csm *h, struct csm_epoch *epoch, struct csm_flig
     }
     if (best == n) return false;
     uint64_t first = csm_extent_first(csm_load(&epoch->holes[best]));
-    csm_store(&flight->reserved, csm_extent(first, granules));
+    *extent = csm_extent(first, granules);
+    csm_store(&flight->reserved, *extent);
     csm_store_release(&epoch->holes[best],
                       best_size == granules ? 0 : csm_extent(first + granules, best_size - granules));
     return true;
@@ -180,10 +179,11 @@ static bool grow_run_locked(csm *h, uint64_t generation, struct csm_epoch *epoch
     return false;
 }
 
-int csm_arena_reserve_locked(csm *h, uint64_t generation, struct csm_flight *flight, uint64_t granules) {
+int csm_arena_reserve_locked(csm *h, uint64_t generation, struct csm_flight *flight, uint64_t granules,
+                             uint64_t *extent) {
     struct csm_epoch *epoch = csm_epoch_of(h, generation);
     if (granules > h->granules || granules > csm_extent_granules(UINT64_MAX)) return CSM_TOO_LARGE;
-    if (reserve_hole_locked(h, epoch, flight, granules)) return CSM_OK;
+    if (reserve_hole_locked(h, epoch, flight, granules, extent)) return CSM_OK;
     uint64_t run = csm_load(&epoch->run), end = csm_arena_run_end(h, run);
     if (csm_run_first(run) + granules > end) {
         uint64_t refused = csm_load(&epoch->refused), now = csm_now_ns();
@@ -195,7 +195,8 @@ int csm_arena_reserve_locked(csm *h, uint64_t generation, struct csm_flight *fli
         }
         run = csm_load(&epoch->run);
     }
-    csm_store(&flight->reserved, csm_extent(csm_run_first(run), granules));
+    *extent = csm_extent(csm_run_first(run), granules);
+    csm_store(&flight->reserved, *extent);
     /* Killed before this store: the reservation overlaps the run, and repair voids it. */
     csm_store_release(&epoch->run, csm_run(csm_run_first(run) + granules, csm_run_chunk(run)));
     return CSM_OK;

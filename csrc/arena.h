@@ -16,8 +16,10 @@
 
 #include "core.h"
 
-/* Reserves `granules` for `flight` (stored in flight->reserved). CSM_OK, CSM_FULL_ARENA, CSM_TOO_LARGE. */
-int csm_arena_reserve_locked(csm *h, uint64_t generation, struct csm_flight *flight, uint64_t granules);
+/* Reserves `granules` for `flight`: *extent, within the arena, also noted in the flight. CSM_OK, CSM_FULL_ARENA,
+ * CSM_TOO_LARGE. */
+int csm_arena_reserve_locked(csm *h, uint64_t generation, struct csm_flight *flight, uint64_t granules,
+                             uint64_t *extent);
 
 /* Gives the flight's reservation back. */
 void csm_arena_return_locked(csm *h, uint64_t generation, struct csm_flight *flight);

@@ -35,10 +35,24 @@ int csm_destroyed(csm *h) { return csm_load_acquire(&h->header->state) != CSM_US
 /* One look in so many hits whether the object still has its name: a process that only ever hits must find out too. */
 enum { LOOK_EVERY = 1024 };
 
+static void destroy_locked(csm *h) {
+    /* The flip comes first. Killed in between, this was a reset; the other way round, processes that only hit would never
+     * hear of it. */
+    csm_segment_flip_locked(h, "1", 1, "", 0);
+    csm_store_release(&h->header->state, CSM_DESTROYED);
+}
+
 int csm_linked(csm *h) {
     struct stat st;
-    if (h->fd < 0 || fstat(h->fd, &st) != 0 || st.st_nlink > 0) return 1;
-    if (!csm_destroyed(h)) csm_destroy(h);
+    if (h->fd < 0) return 1; /* a forked child that could not open the object: it goes on with what it has */
+    if (fstat(h->fd, &st) != 0 || st.st_dev != h->device || st.st_ino != h->inode)
+        return 0; /* somebody closed our descriptor: with it went the row */
+    if (st.st_nlink > 0) return 1;
+    if (!csm_destroyed(h) && csm_lock_once(h) == CSM_OK) { /* busy: others find out by themselves */
+        destroy_locked(h);
+        csm_unlock(h);
+        csm_wait_wake(h, 0);
+    }
     return 0;
 }
 
@@ -97,7 +111,7 @@ void csm_view_release(csm_view *view) {
     if (view->forks >= h->pins_lost_before)
         csm_arena_unpin(h, h->mine->view_pins, view->first_chunk, view->last_chunk);
     free(view);
-    if (csm_add_seq(&h->views, (uint64_t)-1) == 1 && h->leaving) csm_leave(h);
+    csm_add_seq(&h->views, (uint64_t)-1);
 }
 
 /* ---- reset ---- */
@@ -136,10 +150,11 @@ int csm_reset_commit(csm *h, const char *version, size_t version_bytes) {
 int csm_destroy(csm *h) {
     int code = csm_lock(h);
     if (code != CSM_OK) return code;
-    csm_store_release(&h->header->state, CSM_DESTROYED);
-    csm_segment_flip_locked(h, "1", 1, "", 0);
+    destroy_locked(h);
+    uint64_t generation = csm_load(&h->header->generation);
     csm_unlock(h);
     csm_wait_wake(h, 0);
+    csm_outcome_sweep(h, generation);
     return CSM_OK;
 }
 
@@ -220,6 +235,7 @@ void csm_describe(csm *h, csm_info *out) {
 
 int64_t csm_entries(csm *h, uint64_t generation, uint64_t *cursor, unsigned char *buffer, uint64_t capacity) {
     uint64_t written = 0, end = csm_load_acquire(&csm_epoch_of(h, generation)->entries);
+    end = csm_min(end, csm_load_acquire(&h->header->log_backed) / sizeof *h->log);
     if (csm_generation(h) != generation) return CSM_STALE;
     for (end = csm_min(end, h->geo.max_items); *cursor < end; ++*cursor) {
         struct csm_found found;

@@ -40,7 +40,9 @@ struct csm {
     uint64_t forks;            /* +1 in each forked child */
     uint64_t pins_lost_before; /* views made before that fork have no pins in this process's row */
     pthread_mutex_t mutex;     /* winning a row; fork */
-    bool leaving;              /* csm_leave was called; the last view's release finishes it */
+    uint64_t device, inode;    /* of the object, to notice when somebody closed `fd` behind our back */
+    bool kept[CSM_MAX_CHUNKS]; /* chunks whose pins were kept for a child that got no row */
+    uint64_t reaped_ns;        /* when this process last looked for flights of the dead */
     int child_fd;              /* between fork's prepare and child handlers */
     uint32_t child_row;
     struct csm *next;          /* process.c's list of all handles */

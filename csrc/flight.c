@@ -35,6 +35,7 @@ static const uint64_t LOG_STEP = 64 * 1024;
 
 bool csm_flight_is_live(csm *h, uint64_t generation, uint32_t f, uint64_t serial) {
     struct csm_flight *flight = &h->flights[f];
+    if (serial == 0) return false;
     if (csm_load_acquire(&flight->serial) != serial || csm_load(&flight->generation) != generation) return false;
     uint64_t slot = csm_load(&flight->slot);
     if (slot >= h->geo.slots) return false;
@@ -50,6 +51,7 @@ bool csm_flight_is_attended(csm *h, uint32_t f) {
 void csm_flight_free_locked(csm *h, uint32_t f) {
     csm_store(&h->flights[f].reserved, 0);
     csm_store_release(&h->flights[f].serial, 0);
+    if (f < csm_load(&h->header->flight_hint)) csm_store(&h->header->flight_hint, f);
 }
 
 static void vacate_locked(csm *h, uint64_t generation, uint32_t f) {
@@ -84,21 +86,29 @@ void csm_flight_repair_locked(csm *h, uint64_t generation) {
     }
 }
 
-/* A record that no live flight uses. */
+static bool is_free(csm *h, uint64_t generation, uint32_t f) {
+    /* Those of an older generation are over, whatever they say. */
+    return csm_load(&h->flights[f].serial) == 0 || csm_load(&h->flights[f].generation) != generation;
+}
+
+/* A record that no live flight uses, the lowest one, so that scans over the used ones stay short. Only if there is no other: one
+ * whose outcome has not been read by all. */
 static uint32_t find_free_locked(csm *h, uint64_t generation) {
     struct csm_header *header = h->header;
-    uint32_t n = (uint32_t)h->geo.flights, f = (uint32_t)csm_load(&header->flight_hint);
-    if (f >= n) f = 0;
-    /* Low numbers first, so that scans over the used ones stay short. */
-    if (csm_load(&h->flights[f].serial) != 0) f = 0;
-    for (uint32_t i = 0; i < n; i++, f = f + 1 == n ? 0 : f + 1) {
-        struct csm_flight *flight = &h->flights[f];
-        if (csm_load(&flight->serial) != 0 && csm_load(&flight->generation) == generation) continue;
-        csm_raise(&header->flights_used, f + 1);
-        csm_store(&header->flight_hint, f + 1 == n ? 0 : f + 1);
-        return f;
+    uint32_t n = (uint32_t)h->geo.flights, from = (uint32_t)csm_min(csm_load(&header->flight_hint), n), found = CSM_NO_INDEX;
+    for (uint32_t f = from; f < n; f++) {
+        if (!is_free(h, generation, f)) {
+            if (f == csm_load(&header->flight_hint)) csm_store(&header->flight_hint, f + 1);
+            continue;
+        }
+        if (csm_outcome_is_idle(h, f)) {
+            found = f;
+            break;
+        }
+        if (found == CSM_NO_INDEX) found = f;
     }
-    return CSM_NO_INDEX;
+    if (found != CSM_NO_INDEX) csm_raise(&header->flights_used, found + 1);
+    return found;
 }
 
 /* ---- claim ---- */
@@ -156,7 +166,6 @@ static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_h
     csm_store(&flight->serial, 0); /* until it is complete */
     csm_store(&flight->owner, h->self);
     csm_store(&flight->term, 0);
-    csm_store(&flight->given_up, 0);
     csm_store(&flight->slot, slot);
     csm_store(&flight->generation, generation);
     csm_store(&flight->hash_lo, hash.lo);
@@ -176,6 +185,7 @@ static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_h
 
 static int claim_locked(csm *h, struct csm_hash hash, const char *key, size_t key_bytes, const csm_call *parent,
                         csm_call *call) {
+    if (csm_destroyed(h)) return CSM_GONE; /* under the lock: a flight here would be published for nobody */
     uint64_t generation = csm_load(&h->header->generation), slot;
     uint32_t f;
     switch (csm_index_place_locked(h, generation, hash, key, key_bytes, &slot, &f)) {
@@ -201,9 +211,8 @@ static int claim_locked(csm *h, struct csm_hash hash, const char *key, size_t ke
 int csm_claim(csm *h, const char *key, size_t key_bytes, const csm_call *parent, csm_call *call) {
     if (key_bytes > CSM_MAX_KEY) return CSM_INVALID;
     struct csm_hash hash = csm_hash(h->secret, key, key_bytes);
-    csm_linked(h);
+    if (!csm_linked(h)) return CSM_GONE;
     for (;;) {
-        if (csm_destroyed(h)) return CSM_GONE;
         int code = csm_lock(h);
         if (code != CSM_OK) return code;
         code = claim_locked(h, hash, key, key_bytes, parent, call);
@@ -236,25 +245,17 @@ static void leave(csm *h, csm_waiter *w) {
 }
 
 static int finish_wait(csm *h, csm_waiter *w) {
-    uint64_t serial = w->serial;
-    uint32_t i = csm_outcome_find(h, w->generation, serial);
+    csm_fence_acquire(); /* what ended the flight comes after its outcome */
+    bool found = csm_outcome_find(h, w);
     leave(h, w);
-    if (i == CSM_NO_INDEX) return CSM_AGAIN;
-    struct csm_outcome *o = &h->outcomes[i];
-    uint64_t kind = csm_load(&o->kind), bytes = csm_load(&o->bytes);
-    if (bytes > CSM_WINDOW_BYTES || bytes > csm_load(&o->taken)) return CSM_AGAIN;
-    w->outcome = i;
-    w->outcome_serial = serial;
-    w->outcome_kind = (uint32_t)(kind >> 8) & 0xff;
-    w->outcome_format = (uint32_t)kind & 0xff;
-    w->outcome_bytes = bytes;
-    return CSM_OUTCOME;
+    return found ? CSM_OUTCOME : CSM_AGAIN;
 }
 
-/* The owner died or gave up. CSM_OWNER, CSM_AGAIN (somebody was faster), or CSM_OK: keep waiting. */
+/* The owner died or gave up. CSM_OWNER, CSM_AGAIN (the flight is over), CSM_OK: keep waiting; or the code of csm_lock: whoever
+ * cannot have the lock must not wait for a flight that nobody attends to. */
 static int try_take_over(csm *h, csm_waiter *w, csm_ticket *ticket) {
     int code = csm_lock(h);
-    if (code != CSM_OK) return CSM_OK; /* the next slice tries again */
+    if (code != CSM_OK) return code;
     code = CSM_AGAIN;
     if (csm_load(&h->header->generation) == w->generation &&
         csm_flight_is_live(h, w->generation, w->flight, w->serial)) {
@@ -293,34 +294,48 @@ int csm_wait(csm *h, csm_call *call, uint64_t limit_ns) {
     }
 }
 
-void csm_wait_leave(csm *h, csm_call *call) { leave(h, &call->waiter); }
+void csm_wait_leave(csm *h, csm_call *call) {
+    csm_waiter *w = &call->waiter;
+    uint64_t serial = w->serial;
+    leave(h, w);
+    /* It may have been counted among the readers of an outcome that it will not read. */
+    if (serial && w->flight < h->geo.flights && w->owner == h->self) csm_outcome_done(h, w->flight, serial);
+}
 
 /* ---- publish ---- */
 
-static int check_ticket_locked(csm *h, const csm_ticket *t) {
+/* Says, without the lock, that nobody works on this flight any more. Serials only grow, and so does the word: when this comes so
+ * late that the record serves another flight, it changes nothing. */
+static void give_up(csm *h, const csm_ticket *t) { csm_raise(&h->flights[t->flight].given_up, t->serial); }
+
+/* CSM_OK: the flight is the caller's, and *slot is its slot. */
+static int check_ticket_locked(csm *h, const csm_ticket *t, uint64_t *slot) {
     if (t->owner != h->self) return CSM_FORKED;
     if (t->flight >= h->geo.flights) return CSM_INVALID;
     struct csm_flight *flight = &h->flights[t->flight];
+    *slot = csm_load(&flight->slot);
     if (csm_load(&h->header->generation) != t->generation || csm_load(&flight->owner) != t->owner ||
-        csm_load(&flight->term) != t->term || !csm_flight_is_live(h, t->generation, t->flight, t->serial)) {
+        csm_load(&flight->term) != t->term || !csm_flight_is_live(h, t->generation, t->flight, t->serial) ||
+        *slot >= h->geo.slots) {
         csm_stat_add(h, CSM_STAT_STALE, 1);
+        /* If it still bears the ticket's serial, the record is damaged, or was taken over after this process gave it up. The
+         * latter's new owner is not disturbed: it carries on, or its own successor does. */
+        if (csm_load(&flight->serial) == t->serial && csm_load(&flight->term) == t->term) give_up(h, t);
         return CSM_STALE;
     }
     return CSM_OK;
 }
 
-static int lock_for(csm *h, const csm_ticket *t) {
+static int lock_for(csm *h, const csm_ticket *t, uint64_t *slot) {
     if (t->serial == 0) return CSM_STALE;
     if (t->owner != h->self) return CSM_FORKED;
     if (t->flight >= h->geo.flights) return CSM_INVALID;
     int code = csm_lock(h);
     if (code != CSM_OK) {
-        /* No lock to be had: say without it that nobody works on this flight any more. A single store into a field
-         * that only the owner writes; a ticket that is void by now names a serial nobody else has. */
-        csm_store_release(&h->flights[t->flight].given_up, t->serial);
+        give_up(h, t);
         return code;
     }
-    code = check_ticket_locked(h, t);
+    code = check_ticket_locked(h, t, slot);
     if (code != CSM_OK) csm_unlock(h);
     return code;
 }
@@ -340,39 +355,36 @@ static csm_ticket spend(csm_call *call) {
 
 int csm_abandon(csm *h, csm_call *call) {
     csm_ticket ticket = spend(call), *t = &ticket;
-    int code = lock_for(h, t);
+    uint64_t slot;
+    int code = lock_for(h, t, &slot);
     if (code != CSM_OK) return code;
     bool wake = csm_load(&h->flights[t->flight].waiters);
     csm_arena_return_locked(h, t->generation, &h->flights[t->flight]);
-    csm_index_vacate_locked(h, t->generation, csm_load(&h->flights[t->flight].slot));
+    csm_index_vacate_locked(h, t->generation, slot); /* the commit */
     finish_locked(h, t, wake);
     return CSM_OK;
 }
 
 /* Ends the flight with an outcome for its waiters. Enters with the lock and a good ticket; `reason` is what to return. */
-static int publish_outcome_locked(csm *h, const csm_ticket *t, int kind, int format, const csm_piece *pieces, size_t n,
-                                  uint64_t bytes, int reason) {
+static int publish_outcome_locked(csm *h, const csm_ticket *t, uint64_t slot, int kind, int format, const csm_piece *pieces,
+                                  size_t n, uint64_t bytes, int reason) {
     struct csm_flight *flight = &h->flights[t->flight];
     uint64_t target = csm_target(t->serial, t->flight);
-    uint32_t outcome = CSM_NO_INDEX;
     csm_arena_return_locked(h, t->generation, flight);
-    if (csm_load(&flight->waiters) && (outcome = csm_outcome_begin_locked(h)) != CSM_NO_INDEX) {
+    if (csm_load(&flight->waiters) && csm_outcome_begin_locked(h, t->flight)) {
         csm_unlock(h); /* the payload is copied without the lock */
-        int written = csm_outcome_write(h, outcome, pieces, n);
-        int code = lock_for(h, t);
-        if (code != CSM_OK) {
-            csm_outcome_cancel(h, outcome);
-            return code;
+        int written = csm_outcome_write(h, t->flight, pieces, n);
+        int code = lock_for(h, t, &slot);
+        if (code != CSM_OK) return code;
+        if (written != CSM_OK) { /* no pages for it: let the waiters compute at the same time, not one after the other */
+            kind = CSM_UNSHAREABLE;
+            bytes = 0;
         }
-        uint64_t waiters = written == CSM_OK ? csm_wait_count(h, target) : 0;
-        if (waiters)
-            csm_outcome_commit_locked(h, outcome, t->generation, t->serial, bytes, kind, format, waiters);
-        else
-            csm_outcome_cancel(h, outcome);
+        csm_outcome_commit_locked(h, t->flight, t->generation, t->serial, bytes, kind, format, csm_wait_count(h, target));
     }
     /* Somebody may have joined while there was no record: it starts over and computes. */
     bool wake = csm_load(&flight->waiters);
-    csm_index_vacate_locked(h, t->generation, csm_load(&flight->slot)); /* the commit */
+    csm_index_vacate_locked(h, t->generation, slot); /* the commit */
     finish_locked(h, t, wake);
     return reason;
 }
@@ -390,11 +402,11 @@ static int back_log(csm *h) {
     return CSM_OK;
 }
 
-static void copy_entry(csm *h, const struct csm_flight *flight, uint64_t place, const void *key, size_t key_bytes,
-                       const csm_piece *pieces, size_t n, uint64_t bytes) {
+static void copy_entry(csm *h, const struct csm_flight *flight, uint64_t slot, uint64_t place, const void *key,
+                       size_t key_bytes, const csm_piece *pieces, size_t n, uint64_t bytes) {
     unsigned char *entry = h->arena + place * CSM_GRANULE;
     struct csm_entry head = {.hash_hi = csm_load(&flight->hash_hi), .key_bytes = (uint32_t)key_bytes,
-                             .slot = (uint32_t)csm_load(&flight->slot)};
+                             .slot = (uint32_t)slot};
     csm_fill_racy(entry, &head, sizeof head);
     csm_fill_racy(entry + sizeof head, key, key_bytes);
     unsigned char *to = h->arena + csm_value_at(place, key_bytes, bytes);
@@ -404,12 +416,12 @@ static void copy_entry(csm *h, const struct csm_flight *flight, uint64_t place, 
     }
 }
 
-/* Enters with the lock and a good ticket; the reservation is made. */
-static int publish_entry_locked(csm *h, const csm_ticket *t, const void *key, size_t key_bytes, int format,
-                                const csm_piece *pieces, size_t n, uint64_t bytes) {
+/* Enters with the lock and a good ticket; `extent` is reserved. */
+static int publish_entry_locked(csm *h, const csm_ticket *t, uint64_t slot, uint64_t extent, const void *key,
+                                size_t key_bytes, int format, const csm_piece *pieces, size_t n, uint64_t bytes) {
     struct csm_flight *flight = &h->flights[t->flight];
     struct csm_epoch *epoch = csm_epoch_of(h, t->generation);
-    uint64_t extent = csm_load(&flight->reserved), place = csm_extent_first(extent);
+    uint64_t place = csm_extent_first(extent), entries = 0;
     uint32_t *pins = h->mine->write_pins;
     csm_arena_pin(h, pins, place, csm_extent_granules(extent)); /* under the lock: before any reset */
     csm_unlock(h);
@@ -420,11 +432,11 @@ static int publish_entry_locked(csm *h, const csm_ticket *t, const void *key, si
          * lock) before the first byte is written, so who sees one of these bytes and then loads the generation sees at
          * least this one, and drops what it read for an older one. x86 orders stores anyway; others need the fence. */
         csm_fence_release();
-        copy_entry(h, flight, place, key, key_bytes, pieces, n, bytes);
+        copy_entry(h, flight, slot, place, key, key_bytes, pieces, n, bytes);
     }
     int locked = CSM_OK;
-    while (code == CSM_OK && (locked = lock_for(h, t)) == CSM_OK) {
-        uint64_t entries = csm_load(&epoch->entries);
+    while (code == CSM_OK && (locked = lock_for(h, t, &slot)) == CSM_OK) {
+        entries = csm_load(&epoch->entries);
         if (entries >= h->geo.max_items) {
             code = CSM_FULL_ITEMS;
         } else if ((entries + 1) * sizeof *h->log > csm_load(&h->header->log_backed)) {
@@ -436,15 +448,24 @@ static int publish_entry_locked(csm *h, const csm_ticket *t, const void *key, si
     }
     if (code == CSM_OK && locked == CSM_OK) {
         bool wake = csm_load(&flight->waiters);
-        csm_index_commit_locked(h, t->generation, csm_load(&flight->slot), place,
+        csm_index_commit_locked(h, t->generation, entries, slot, place,
                                 csm_meta(bytes, (uint32_t)format, (uint32_t)key_bytes)); /* the commit */
         finish_locked(h, t, wake);
     }
     csm_arena_unpin(h, pins, (uint32_t)csm_chunk_of(h, place), (uint32_t)csm_chunk_of(h, csm_extent_end(extent) - 1));
     if (locked != CSM_OK) return locked;
     if (code == CSM_OK) return CSM_OK;
-    if (code != CSM_FULL_ITEMS && (locked = lock_for(h, t)) != CSM_OK) return locked;
-    return publish_outcome_locked(h, t, CSM_VALUE, format, pieces, n, bytes, code);
+    if (code != CSM_FULL_ITEMS && (locked = lock_for(h, t, &slot)) != CSM_OK) return locked;
+    return publish_outcome_locked(h, t, slot, CSM_VALUE, format, pieces, n, bytes, code);
+}
+
+/* A full cache must stay cheap: asking for each flight whether its owner lives takes a system call. */
+static bool reap_now_and_then_locked(csm *h, uint64_t generation) {
+    const uint64_t pause_ns = 100000000;
+    uint64_t now = csm_now_ns();
+    if (now - csm_load(&h->reaped_ns) < pause_ns) return false;
+    csm_store(&h->reaped_ns, now);
+    return csm_flight_reap_locked(h, generation) != 0;
 }
 
 int csm_publish(csm *h, csm_call *call, const char *key, size_t key_bytes, int kind, int format, const csm_piece *pieces,
@@ -453,11 +474,12 @@ int csm_publish(csm *h, csm_call *call, const char *key, size_t key_bytes, int k
     for (size_t i = 0; i < n; i++) bytes += pieces[i].bytes;
     if (format < 0 || (uint32_t)format > CSM_MAX_FORMAT || key_bytes > CSM_MAX_KEY) return CSM_INVALID;
     csm_ticket ticket = spend(call), *t = &ticket;
-    int code = lock_for(h, t);
+    uint64_t slot, extent;
+    int code = lock_for(h, t, &slot);
     if (code != CSM_OK) return code;
     if (kind != CSM_VALUE) {
         csm_stat_add(h, kind == CSM_FAILURE ? CSM_STAT_FAILURES : CSM_STAT_UNCACHED, 1);
-        return publish_outcome_locked(h, t, kind, format, pieces, n, bytes, CSM_NOT_STORED);
+        return publish_outcome_locked(h, t, slot, kind, format, pieces, n, bytes, CSM_NOT_STORED);
     }
     struct csm_flight *flight = &h->flights[t->flight];
     if (csm_load(&csm_epoch_of(h, t->generation)->entries) >= h->geo.max_items) {
@@ -466,10 +488,10 @@ int csm_publish(csm *h, csm_call *call, const char *key, size_t key_bytes, int k
         code = CSM_TOO_LARGE;
     } else {
         uint64_t granules = csm_footprint(key_bytes, bytes);
-        code = csm_arena_reserve_locked(h, t->generation, flight, granules);
-        if (code == CSM_FULL_ARENA && csm_flight_reap_locked(h, t->generation))
-            code = csm_arena_reserve_locked(h, t->generation, flight, granules); /* the room of the dead */
+        code = csm_arena_reserve_locked(h, t->generation, flight, granules, &extent);
+        if (code == CSM_FULL_ARENA && reap_now_and_then_locked(h, t->generation))
+            code = csm_arena_reserve_locked(h, t->generation, flight, granules, &extent); /* the room of the dead */
     }
-    if (code != CSM_OK) return publish_outcome_locked(h, t, kind, format, pieces, n, bytes, code);
-    return publish_entry_locked(h, t, key, key_bytes, format, pieces, n, bytes);
+    if (code != CSM_OK) return publish_outcome_locked(h, t, slot, kind, format, pieces, n, bytes, code);
+    return publish_entry_locked(h, t, slot, extent, key, key_bytes, format, pieces, n, bytes);
 }

@@ -34,6 +34,13 @@ static inline bool is_entry_of(csm *h, const struct csm_found *f, struct csm_has
            csm_equal_racy(entry + sizeof(struct csm_entry), key, key_bytes);
 }
 
+/* SYNC reuse: pairs with csm_index_commit_locked. Place and meta were loaded between two loads of the same control word, so
+ * they belong together. A mixture of two generations' could name pages that were never reserved. */
+static inline bool is_same(const struct csm_slot *s, uint64_t ctl) {
+    csm_fence_acquire();
+    return csm_load_acquire(&s->ctl) == ctl;
+}
+
 bool csm_index_find(csm *h, uint64_t generation, struct csm_hash hash, const void *key, size_t key_bytes,
                     struct csm_found *out) {
     uint64_t slot = home_of(h, hash);
@@ -47,6 +54,7 @@ bool csm_index_find(csm *h, uint64_t generation, struct csm_hash hash, const voi
         if (state != CSM_SLOT_FULL || csm_load(&s->tag) != hash.lo) continue;
         uint32_t stored;
         if (!locate(h, s, out, &stored) || stored != key_bytes) continue;
+        if (!is_same(s, ctl)) return false;
         if (!is_entry_of(h, out, hash, key, stored)) continue;
         out->slot = slot;
         return true;
@@ -60,7 +68,7 @@ bool csm_index_entry(csm *h, uint64_t generation, uint64_t slot, struct csm_foun
     uint64_t ctl = csm_load_acquire(&s->ctl); /* SYNC commit */
     if (!csm_ctl_is_of(ctl, generation) || csm_ctl_state(ctl) != CSM_SLOT_FULL) return false;
     out->slot = slot;
-    return locate(h, s, out, key_bytes);
+    return locate(h, s, out, key_bytes) && is_same(s, ctl);
 }
 
 enum csm_place csm_index_place_locked(csm *h, uint64_t generation, struct csm_hash hash, const void *key,
@@ -86,6 +94,7 @@ enum csm_place csm_index_place_locked(csm *h, uint64_t generation, struct csm_ha
                 return CSM_PLACE_COMPUTING;
             continue;
         }
+        if (state != CSM_SLOT_FULL) continue; /* damage */
         struct csm_found found;
         uint32_t stored;
         if (locate(h, s, &found, &stored) && stored == key_bytes && is_entry_of(h, &found, hash, key, stored))
@@ -120,24 +129,26 @@ void csm_index_vacate_locked(csm *h, uint64_t generation, uint64_t slot) {
     }
 }
 
-static void count_commit_locked(struct csm_epoch *epoch) {
+static void count_commit_locked(struct csm_epoch *epoch, uint64_t entries) {
     /* Absolute values, so that doing it twice is doing it once. Bytes first: `entries` says that both are done. */
-    csm_store(&epoch->bytes_used, csm_load(&epoch->next_bytes_used));
-    csm_store_release(&epoch->entries, csm_load(&epoch->entries) + 1);
+    csm_store_release(&epoch->bytes_used, csm_load(&epoch->next_bytes_used)); /* not before the commit */
+    csm_store_release(&epoch->entries, entries + 1);
 }
 
-void csm_index_commit_locked(csm *h, uint64_t generation, uint64_t slot, uint64_t place, uint64_t meta) {
+void csm_index_commit_locked(csm *h, uint64_t generation, uint64_t entries, uint64_t slot, uint64_t place,
+                             uint64_t meta) {
     struct csm_epoch *epoch = csm_epoch_of(h, generation);
     struct csm_slot *s = &h->slots[slot];
     uint64_t bytes = csm_footprint(csm_meta_key(meta), csm_meta_value(meta)) * CSM_GRANULE;
     csm_store(&epoch->next_bytes_used, csm_load(&epoch->bytes_used) + bytes);
-    csm_store(&h->log[csm_load(&epoch->entries)], csm_log_record(generation, slot));
+    csm_store(&h->log[entries], csm_log_record(generation, slot));
+    csm_fence_release(); /* SYNC reuse: the slot has been computing for a while; whoever sees the next two sees that */
     csm_store(&s->place, place);
     csm_store(&s->meta, meta);
     /* SYNC commit: pairs with csm_index_find. From this store on the entry exists. Killed before it: the log record
      * names a slot that is not full, and is ignored and overwritten. Killed after it: repair counts it. */
     csm_store_release(&s->ctl, csm_ctl(generation, 0, CSM_SLOT_FULL));
-    count_commit_locked(epoch);
+    count_commit_locked(epoch, entries);
 }
 
 void csm_index_repair_locked(csm *h, uint64_t generation) {
@@ -149,5 +160,5 @@ void csm_index_repair_locked(csm *h, uint64_t generation) {
     uint64_t record = csm_load(&h->log[at]), slot = record & UINT32_MAX;
     if (record != csm_log_record(generation, slot) || slot >= h->geo.slots) return;
     uint64_t ctl = csm_load(&h->slots[slot].ctl);
-    if (csm_ctl_is_of(ctl, generation) && csm_ctl_state(ctl) == CSM_SLOT_FULL) count_commit_locked(epoch);
+    if (csm_ctl_is_of(ctl, generation) && csm_ctl_state(ctl) == CSM_SLOT_FULL) count_commit_locked(epoch, at);
 }

@@ -39,8 +39,9 @@ void csm_index_occupy_locked(csm *h, uint64_t generation, uint64_t slot, struct 
 /* computing -> tomb or empty. */
 void csm_index_vacate_locked(csm *h, uint64_t generation, uint64_t slot);
 
-/* computing -> full, and into the log. The entry must be written before. */
-void csm_index_commit_locked(csm *h, uint64_t generation, uint64_t slot, uint64_t place, uint64_t meta);
+/* computing -> full, and into the log at `entries`, its end. The entry must be written before. */
+void csm_index_commit_locked(csm *h, uint64_t generation, uint64_t entries, uint64_t slot, uint64_t place,
+                             uint64_t meta);
 
 /* Finishes a commit whose process died between the commit word and the counters. */
 void csm_index_repair_locked(csm *h, uint64_t generation);

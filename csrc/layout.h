@@ -6,7 +6,7 @@
  *   chunks     what the allocator knows of each chunk                   |  pages reserved at creation
  *   flights    computations in flight                                   |
  *   nodes      threads that wait                                        |
- *   outcomes   what flights without a stored value ended with           |
+ *   outcomes   per flight: what it ended with, without a stored value   |
  *   slots      the index                                               /
  *   log        commit order -> slot                                        reserved as it grows
  *   rows       one page per process: statistics, pins                      reserved when a row is first won
@@ -49,7 +49,6 @@
 #define CSM_MAX_ROWS 4096u
 #define CSM_MAX_FLIGHTS 32768u
 #define CSM_MAX_NODES 32768u
-#define CSM_OUTCOMES 64u
 #define CSM_WINDOW_BYTES (UINT64_C(1) << 32) /* file space of one outcome's payload */
 #define CSM_HOLES 256u
 #define CSM_VERSION_BYTES 1024u
@@ -95,7 +94,7 @@ struct csm_flight {
     uint64_t serial;     /* L  0: free. Never the same twice */
     uint64_t owner;      /* L  owner word */
     uint64_t term;       /* L  +1 per takeover */
-    uint64_t given_up;   /* A  by the owner: serial it stopped caring for without having the lock */
+    uint64_t given_up;   /* A  by the owner: serial it stopped caring for without having the lock. Only grows */
     uint64_t slot;       /* L */
     uint64_t generation; /* L */
     uint64_t hash_lo;    /* L */
@@ -122,14 +121,14 @@ struct csm_node {     /* 64 bytes */
 };
 
 struct csm_outcome {
-    uint64_t state;      /* L (and A by the last reader): what (8) | owner word (56) */
-    uint64_t serial;     /* L  of the flight it ends */
+    uint64_t word;       /* L, and A by readers: serial (48) of the flight it ends | waiters that have not read it (16) */
+    uint64_t cleaner;    /* L, then the cleaner: owner word of who gives the window's pages back, 0 nobody */
     uint64_t generation; /* L */
     uint64_t bytes;      /* L */
     uint64_t kind;       /* L  kind (8) | format (8) */
-    uint64_t remaining;  /* A  waiters that have not read it yet */
     uint64_t at_ns;      /* L */
-    uint64_t taken;      /* A  bytes of its window that may hold pages */
+    uint64_t taken;      /* the flight's owner or the cleaner: bytes of its window that may hold pages */
+    uint64_t pad;
 };
 
 struct csm_chunk {
@@ -192,11 +191,12 @@ struct csm_header {
     uint64_t generation; /* L  the commit word of a reset. Alone on its line: every hit reads it */
     uint64_t pad2[7];
     uint64_t write_lock; /* A  owner word or 0 */
-    uint64_t pad3[7];
+    uint64_t lock_turns; /* L  +1 per holder: the lock makes progress */
+    uint64_t pad3[6];
     uint64_t reset_lock; /* A  owner word or 0 */
     uint64_t pad4[7];
     uint64_t next_serial;  /* L */
-    uint64_t flight_hint;  /* L  where to look for a free flight */
+    uint64_t flight_hint;  /* L  no lower flight is free */
     uint64_t flights_used; /* L  high-water mark */
     uint64_t nodes_used;   /* A  high-water mark */
     uint64_t rows_used;    /* A  high-water mark: rows below it have their page */

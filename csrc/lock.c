@@ -10,8 +10,8 @@
 #include "repair.h"
 
 enum { CSM_SPINS = 100 };
-static const uint64_t FIRST_NAP_NS = 20000, LONGEST_NAP_NS = 500000;
-/* How long a live holder may keep the lock before callers go on without the cache. Far above a scheduling delay
+static const uint64_t FIRST_NAP_NS = 20000, LONGEST_NAP_NS = 200000;
+/* How long the lock may make no progress in a live holder's hands before callers go on without the cache. Far above a scheduling delay
  * under heavy load, well below the second that the contract allows. */
 static const uint64_t PATIENCE_NS = 500000000;
 
@@ -19,9 +19,27 @@ bool csm_lock_try(csm *h, uint64_t *word, bool *stolen) {
     *stolen = false;
     uint64_t holder = csm_load(word);
     if (holder == 0) return csm_swap_if(word, 0, h->self);
-    if (csm_process_alive(h, holder)) return false;
+    bool nonsense = holder >> CSM_OWNER_BITS; /* its holder could not release it */
+    if (!nonsense && csm_process_alive(h, holder)) return false;
     *stolen = csm_swap_if(word, holder, h->self);
     return *stolen;
+}
+
+static int locked(csm *h, bool stolen) {
+    csm_store(&h->header->lock_turns, csm_load(&h->header->lock_turns) + 1);
+    if (stolen) {
+        csm_stat_add(h, CSM_STAT_STEALS, 1);
+        /* Killed in here, the word names this process, and the next waiter steals and repairs again. */
+        csm_repair_locked(h);
+    }
+    return CSM_OK;
+}
+
+int csm_lock_once(csm *h) {
+    int code = csm_process_enter(h);
+    bool stolen;
+    if (code != CSM_OK) return code;
+    return csm_lock_try(h, &h->header->write_lock, &stolen) ? locked(h, stolen) : CSM_BUSY;
 }
 
 int csm_lock(csm *h) {
@@ -30,21 +48,21 @@ int csm_lock(csm *h) {
     uint64_t *word = &h->header->write_lock, self = h->self;
     for (int i = 0; i < CSM_SPINS; i++) {
         /* SYNC lock: pairs with csm_unlock; what the previous holder stored becomes visible. */
-        if (csm_load(word) == 0 && csm_swap_if(word, 0, self)) return CSM_OK;
+        if (csm_load(word) == 0 && csm_swap_if(word, 0, self)) return locked(h, false);
         csm_pause();
     }
-    uint64_t nap = FIRST_NAP_NS, start = csm_now_ns();
+    /* A crowd may keep one caller waiting long although all of it runs; patience is for a holder that does not. */
+    uint64_t nap = FIRST_NAP_NS, since = csm_now_ns(), turns = csm_load(&h->header->lock_turns);
     for (;;) {
         bool stolen;
-        if (csm_lock_try(h, word, &stolen)) {
-            if (stolen) {
-                csm_stat_add(h, CSM_STAT_STEALS, 1);
-                /* Killed in here, the word names this process, and the next waiter steals and repairs again. */
-                csm_repair_locked(h);
-            }
-            return CSM_OK;
+        if (csm_lock_try(h, word, &stolen)) return locked(h, stolen);
+        uint64_t now = csm_now_ns(), turn = csm_load(&h->header->lock_turns);
+        if (turn != turns) {
+            turns = turn;
+            since = now;
+        } else if (now - since > PATIENCE_NS) {
+            return CSM_BUSY;
         }
-        if (csm_now_ns() - start > PATIENCE_NS) return CSM_BUSY;
         csm_nap_ns(nap);
         nap = csm_min(nap * 2, LONGEST_NAP_NS);
     }

@@ -14,6 +14,9 @@
 int csm_lock(csm *h);
 void csm_unlock(csm *h);
 
+/* The same without waiting: CSM_BUSY when a live process has it. */
+int csm_lock_once(csm *h);
+
 /* Takes the owner word at `word` if it is free or its owner is dead; *stolen tells which. */
 bool csm_lock_try(csm *h, uint64_t *word, bool *stolen);
 

@@ -1,83 +1,80 @@
-/* outcome.c: see outcome.h. The functions of api.h's csm_outcome_read live here too.
+/* outcome.c: see outcome.h. csm_outcome_read of api.h lives here too.
  *
- * What if a process dies here: a writer's record stays "writing" with a dead owner, a cleaner's stays "cleaning": both
- * are free for the next writer. A reader that dies never counts itself down: its record is taken when it is the oldest. */
+ * One word says whose outcome a record holds and how many waiters have yet to read it, so that a late reader can never take
+ * a later outcome for its own, nor count itself off one.
+ *
+ * Who writes a window: the owner of the flight, or a *cleaner*, who is entered under the lock while nobody owns the flight, and
+ * until it is done (or dead) the flight record is not reused.
+ *
+ * What if a process dies here: an owner before the commit leaves a record without an outcome; a reader that dies never counts
+ * itself off, and its record expires; a cleaner's word names a dead process, which binds nobody. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #include "outcome.h"
 
+#include "lock.h"
 #include "process.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum what { FREE = 0, WRITING = 1, READABLE = 2, CLEANING = 3 };
+/* Windows up to this size keep their pages for the next outcome: at most 1,024 flights of them, 16 MiB, and in practice those few
+ * that are in flight at the same time. */
+static const uint64_t KEEP_BYTES = 16 * 1024;
 
-/* Windows up to this size keep their pages for the next outcome: 64 of them are 4 MiB at most. */
-static const uint64_t KEEP_BYTES = 64 * 1024;
-
-static inline uint64_t state_of(csm *h, enum what what) { return (uint64_t)what << CSM_OWNER_BITS | h->self; }
-static inline enum what what_of(uint64_t state) { return (enum what)(state >> CSM_OWNER_BITS); }
-static inline off_t window(csm *h, uint32_t outcome) {
-    return (off_t)(h->geo.windows_off + outcome * CSM_WINDOW_BYTES);
-}
-
-/* After this long, who has not read a record yet is dead or stopped, and may as well start over. */
+/* After this long, who has not read an outcome yet is dead or stopped, and may as well start over. */
 static const uint64_t EXPIRY_NS = UINT64_C(10000000000);
 
-static bool is_idle(csm *h, struct csm_outcome *o) {
-    uint64_t state = csm_load_acquire(&o->state);
-    if (what_of(state) == FREE) return true;
-    if (what_of(state) == READABLE)
-        return csm_load(&o->remaining) == 0 || csm_now_ns() - csm_load(&o->at_ns) > EXPIRY_NS;
-    return !csm_process_alive(h, state);
+static const uint64_t WAITERS_MASK = 0xffff;
+
+static inline uint64_t serial_of(uint64_t word) { return word >> 16; }
+static inline off_t window(csm *h, uint32_t f) { return (off_t)(h->geo.windows_off + f * CSM_WINDOW_BYTES); }
+
+static bool is_being_cleaned(csm *h, struct csm_outcome *o) {
+    uint64_t cleaner = csm_load_acquire(&o->cleaner);
+    return cleaner && csm_process_alive(h, cleaner);
 }
 
-uint32_t csm_outcome_begin_locked(csm *h) {
-    uint32_t oldest = CSM_NO_INDEX;
-    for (uint32_t i = 0; i < CSM_OUTCOMES; i++) {
-        struct csm_outcome *o = &h->outcomes[i];
-        uint64_t state = csm_load_acquire(&o->state);
-        if (is_idle(h, o)) {
-            if (csm_swap_if(&o->state, state, state_of(h, WRITING))) {
-                csm_store_release(&o->serial, 0);
-                return i;
-            }
-        } else if (what_of(state) == READABLE &&
-                   (oldest == CSM_NO_INDEX || csm_load(&o->at_ns) < csm_load(&h->outcomes[oldest].at_ns))) {
-            oldest = i;
-        }
-    }
-    if (oldest == CSM_NO_INDEX) return CSM_NO_INDEX;
-    uint64_t state = csm_load(&h->outcomes[oldest].state);
-    if (what_of(state) != READABLE || !csm_swap_if(&h->outcomes[oldest].state, state, state_of(h, WRITING)))
-        return CSM_NO_INDEX; /* its last reader came first and cleans it: lossy is allowed */
-    csm_stat_add(h, CSM_STAT_LOST_OUTCOMES, 1);
-    /* SYNC overwrite: pairs with csm_outcome_read. The serial goes before the first byte of the next payload comes. */
-    csm_store_seq(&h->outcomes[oldest].serial, 0);
-    return oldest;
+bool csm_outcome_is_idle(csm *h, uint32_t f) {
+    struct csm_outcome *o = &h->outcomes[f];
+    uint64_t word = csm_load(&o->word);
+    if ((word & WAITERS_MASK) && csm_now_ns() - csm_load(&o->at_ns) < EXPIRY_NS) return false;
+    return !is_being_cleaned(h, o);
 }
 
-static void shrink(csm *h, uint32_t outcome, uint64_t keep) {
-    struct csm_outcome *o = &h->outcomes[outcome];
+bool csm_outcome_begin_locked(csm *h, uint32_t f) {
+    struct csm_outcome *o = &h->outcomes[f];
+    if (is_being_cleaned(h, o)) return false;
+    if (csm_load(&o->word) & WAITERS_MASK) csm_stat_add(h, CSM_STAT_LOST_OUTCOMES, 1);
+    csm_store(&o->cleaner, 0);
+    /* SYNC overwrite: pairs with csm_outcome_read. The word goes before the first byte of the payload comes. A fence, since a
+     * release store lets later stores pass. */
+    csm_store_seq(&o->word, 0);
+    csm_fence_seq();
+    return true;
+}
+
+/* Gives back the pages of the window behind `keep` bytes. By the owner or the cleaner. */
+static void shrink(csm *h, uint32_t f, uint64_t keep) {
+    struct csm_outcome *o = &h->outcomes[f];
     uint64_t taken = csm_min(csm_load(&o->taken), CSM_WINDOW_BYTES);
     keep = csm_round(keep, CSM_PAGE);
     if (taken <= keep || h->fd < 0) return;
-    if (fallocate(h->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, window(h, outcome) + (off_t)keep,
-                  (off_t)(taken - keep)) == 0)
+    if (fallocate(h->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, window(h, f) + (off_t)keep, (off_t)(taken - keep)) == 0)
         csm_store(&o->taken, keep);
 }
 
-int csm_outcome_write(csm *h, uint32_t outcome, const csm_piece *pieces, size_t n) {
+int csm_outcome_write(csm *h, uint32_t f, const csm_piece *pieces, size_t n) {
     uint64_t total = 0;
     for (size_t i = 0; i < n; i++) total += pieces[i].bytes;
     if (total > CSM_WINDOW_BYTES) return CSM_TOO_LARGE;
-    shrink(h, outcome, total > KEEP_BYTES ? total : KEEP_BYTES); /* what a predecessor left */
-    struct csm_outcome *o = &h->outcomes[outcome];
+    shrink(h, f, total > KEEP_BYTES ? total : KEEP_BYTES); /* what a predecessor left */
+    struct csm_outcome *o = &h->outcomes[f];
     if (csm_load(&o->taken) < total) csm_store(&o->taken, csm_round(total, CSM_PAGE));
-    off_t at = window(h, outcome);
+    off_t at = window(h, f);
     for (size_t i = 0; i < n; i++) {
         const char *data = pieces[i].data;
         for (uint64_t left = pieces[i].bytes; left;) {
@@ -92,68 +89,74 @@ int csm_outcome_write(csm *h, uint32_t outcome, const csm_piece *pieces, size_t 
     return CSM_OK;
 }
 
-void csm_outcome_commit_locked(csm *h, uint32_t outcome, uint64_t generation, uint64_t serial, uint64_t bytes, int kind,
-                               int format, uint64_t waiters) {
-    struct csm_outcome *o = &h->outcomes[outcome];
+void csm_outcome_commit_locked(csm *h, uint32_t f, uint64_t generation, uint64_t serial, uint64_t bytes, int kind, int format,
+                               uint64_t waiters) {
+    struct csm_outcome *o = &h->outcomes[f];
     csm_store(&o->generation, generation);
     csm_store(&o->bytes, bytes);
     csm_store(&o->kind, (uint64_t)kind << 8 | (uint64_t)format);
-    csm_store(&o->remaining, waiters);
     csm_store(&o->at_ns, csm_now_ns());
-    csm_store(&o->serial, serial);
-    /* SYNC outcome: pairs with csm_outcome_find. Killed before it: the record has a dead writer and is free. */
-    csm_store_release(&o->state, state_of(h, READABLE));
+    /* SYNC outcome: pairs with csm_outcome_find. */
+    csm_store_release(&o->word, serial << 16 | csm_min(waiters, WAITERS_MASK));
 }
 
-static void clean(csm *h, uint32_t outcome) {
-    shrink(h, outcome, KEEP_BYTES);
-    csm_store_release(&h->outcomes[outcome].state, (uint64_t)FREE << CSM_OWNER_BITS);
+bool csm_outcome_find(csm *h, csm_waiter *w) {
+    struct csm_outcome *o = &h->outcomes[w->flight];
+    if (serial_of(csm_load_acquire(&o->word)) != w->serial) return false; /* SYNC outcome */
+    uint64_t generation = csm_load(&o->generation), kind = csm_load(&o->kind), bytes = csm_load(&o->bytes);
+    csm_fence_acquire();
+    if (serial_of(csm_load_acquire(&o->word)) != w->serial || generation != w->generation) return false;
+    struct stat st;
+    /* A damaged length must not make the caller allocate what is not there. */
+    if (bytes && (bytes > CSM_WINDOW_BYTES || fstat(h->fd, &st) != 0 ||
+                  st.st_size < window(h, w->flight) + (off_t)bytes))
+        return false;
+    w->outcome_serial = w->serial;
+    w->outcome = w->flight;
+    w->outcome_bytes = bytes;
+    w->outcome_kind = (uint32_t)(kind >> 8) & 0xff;
+    w->outcome_format = (uint32_t)kind & 0xff;
+    return true;
 }
 
-void csm_outcome_cancel(csm *h, uint32_t outcome) { clean(h, outcome); }
+/* Becomes the cleaner of a record that nobody reads, unless its flight is in use again, and cleans. */
+static void clean(csm *h, uint32_t f, uint64_t word) {
+    struct csm_outcome *o = &h->outcomes[f];
+    if (csm_load(&o->taken) <= KEEP_BYTES || csm_lock(h) != CSM_OK) return;
+    struct csm_flight *flight = &h->flights[f];
+    bool free = csm_load(&flight->serial) == 0 || csm_load(&flight->generation) != csm_load(&h->header->generation);
+    bool mine = free && csm_load(&o->word) == word && !is_being_cleaned(h, o);
+    if (mine) {
+        csm_store_release(&o->cleaner, h->self);
+        csm_store_seq(&o->word, 0);
+    }
+    csm_unlock(h);
+    if (!mine) return;
+    shrink(h, f, KEEP_BYTES);
+    csm_store_release(&o->cleaner, 0);
+}
+
+void csm_outcome_done(csm *h, uint32_t f, uint64_t serial) {
+    uint64_t *at = &h->outcomes[f].word, word = csm_load_acquire(at);
+    do {
+        if (serial_of(word) != serial || (word & WAITERS_MASK) == 0) return;
+    } while (!__atomic_compare_exchange_n(at, &word, word - 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+    if (((word - 1) & WAITERS_MASK) == 0) clean(h, f, word - 1);
+}
 
 void csm_outcome_sweep(csm *h, uint64_t generation) {
-    for (uint32_t i = 0; i < CSM_OUTCOMES; i++) {
-        struct csm_outcome *o = &h->outcomes[i];
-        uint64_t state = csm_load_acquire(&o->state);
-        if (what_of(state) == READABLE && csm_load(&o->generation) != generation &&
-            csm_swap_if(&o->state, state, state_of(h, CLEANING)))
-            clean(h, i);
+    for (uint32_t f = 0; f < h->geo.flights; f++) {
+        uint64_t word = csm_load_acquire(&h->outcomes[f].word);
+        if (word && csm_load(&h->outcomes[f].generation) != generation) clean(h, f, word);
     }
-}
-
-uint32_t csm_outcome_find(csm *h, uint64_t generation, uint64_t serial) {
-    for (uint32_t i = 0; i < CSM_OUTCOMES; i++) {
-        struct csm_outcome *o = &h->outcomes[i];
-        if (csm_load(&o->serial) != serial) continue;
-        if (what_of(csm_load_acquire(&o->state)) != READABLE) continue; /* SYNC outcome */
-        if (csm_load(&o->serial) == serial && csm_load(&o->generation) == generation) return i;
-    }
-    return CSM_NO_INDEX;
-}
-
-void csm_outcome_done(csm *h, uint32_t outcome, uint64_t serial) {
-    struct csm_outcome *o = &h->outcomes[outcome];
-    uint64_t state = csm_load_acquire(&o->state);
-    if (what_of(state) != READABLE || csm_load(&o->serial) != serial) return;
-    uint64_t remaining = csm_load(&o->remaining);
-    do {
-        if (remaining == 0) return;
-    } while (!__atomic_compare_exchange_n(&o->remaining, &remaining, remaining - 1, false, __ATOMIC_ACQ_REL,
-                                          __ATOMIC_RELAXED));
-    /* The last one gives the pages back. The compare-and-swap decides between it and a writer that takes the record. A
-     * count that went to the wrong record (taken over between the look and the decrement) only ends that one early:
-     * its readers may lose it, as with any overwriting. */
-    if (remaining == 1 && csm_swap_if(&o->state, state, state_of(h, CLEANING))) clean(h, outcome);
 }
 
 int csm_outcome_read(csm *h, csm_call *call, void *buffer) {
     const csm_waiter *waiter = &call->waiter;
-    uint32_t i = waiter->outcome;
-    if (i >= CSM_OUTCOMES) return CSM_INVALID;
-    struct csm_outcome *o = &h->outcomes[i];
+    uint32_t f = waiter->outcome;
+    if (f >= h->geo.flights) return CSM_INVALID;
     char *to = buffer;
-    off_t at = window(h, i);
+    off_t at = window(h, f);
     int code = CSM_OK;
     for (uint64_t left = waiter->outcome_bytes; left && code == CSM_OK;) {
         ssize_t done = pread(h->fd, to, left, at);
@@ -166,9 +169,9 @@ int csm_outcome_read(csm *h, csm_call *call, void *buffer) {
         at += done;
         left -= (uint64_t)done;
     }
-    /* SYNC overwrite: pairs with csm_outcome_begin_locked. Any byte of a later payload implies a later serial. */
+    /* SYNC overwrite: pairs with csm_outcome_begin_locked (and clean). Any byte of a later payload implies another word. */
     csm_fence_acquire();
-    if (csm_load_acquire(&o->serial) != waiter->outcome_serial) code = CSM_STALE;
-    csm_outcome_done(h, i, waiter->outcome_serial);
+    if (serial_of(csm_load_acquire(&h->outcomes[f].word)) != waiter->outcome_serial) code = CSM_STALE;
+    csm_outcome_done(h, f, waiter->outcome_serial);
     return code;
 }

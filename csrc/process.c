@@ -96,10 +96,12 @@ static uint32_t win_row(csm *h, int fd, int *code) {
             return CSM_NO_INDEX; /* EBADF, ENOLCK: no row can be had through this descriptor */
         }
         if (row >= csm_load_acquire(&h->header->rows_used)) {
-            /* The row's page must be there before anybody looks at it. */
-            uint64_t at = h->geo.rows_off + (uint64_t)row * sizeof(struct csm_row);
+            /* All pages below the high-water mark must be there before anybody looks at them: this row's, and those of lower
+             * rows whose winners have not come to it yet. */
+            uint64_t used = csm_min(csm_load_acquire(&h->header->rows_used), row);
+            uint64_t at = h->geo.rows_off + used * sizeof(struct csm_row);
             int rc;
-            do rc = posix_fallocate(fd, (off_t)at, sizeof(struct csm_row));
+            do rc = posix_fallocate(fd, (off_t)at, (off_t)((row + 1 - used) * sizeof(struct csm_row)));
             while (rc == EINTR);
             if (rc != 0) {
                 csm_process_unlock_byte(fd, CSM_LOCK_ROWS + row);
@@ -138,6 +140,19 @@ int csm_process_enter(csm *h) {
 
 /* ---- fork ---- */
 
+/* No row can be had for the child, but it has the views. So the parent's row keeps their chunks pinned, once more and for
+ * good, and the child goes on holding the parent's description: the row lives as long as either. The parent then looks alive
+ * until the child has ended. Rare (row table full, no descriptors left, privileges dropped), and safe. */
+enum { NO_ROW_FOR_CHILD = -2 };
+
+static void keep_pins(csm *h) {
+    for (uint32_t i = 0; i < CSM_MAX_CHUNKS; i++) {
+        if (h->kept[i] || csm_load(&h->mine->view_pins[i]) == 0) continue;
+        csm_add_seq(&h->mine->view_pins[i], 1);
+        h->kept[i] = true;
+    }
+}
+
 static void before_fork(void) {
     pthread_mutex_lock(&watched_mutex);
     for (csm *h = watched; h; h = h->next) {
@@ -146,14 +161,11 @@ static void before_fork(void) {
         h->child_row = CSM_NO_INDEX;
         if (h->fd < 0 || !h->self || csm_load(&h->views) == 0) continue;
         int code, fd = csm_process_reopen(h->fd);
-        if (fd < 0) continue;
-        uint32_t row = win_row(h, fd, &code);
+        uint32_t row = fd < 0 ? CSM_NO_INDEX : win_row(h, fd, &code);
         if (row == CSM_NO_INDEX) {
-            /* No row for the child: it must not believe its inherited views. There is no way to take them from
-             * it, so the parent keeps its pins alive instead: the child goes on holding the parent's description.
-             * The parent then looks alive until the child ends. Rare (row table full), and safe. */
-            close(fd);
-            h->child_fd = -2;
+            if (fd >= 0) close(fd);
+            keep_pins(h);
+            h->child_fd = NO_ROW_FOR_CHILD;
             continue;
         }
         take_over_row(h, row, h->role);
@@ -179,7 +191,7 @@ static void after_fork_in_child(void) {
         int inherited = h->fd;
         memset(&h->spare, 0, sizeof h->spare);
         h->forks++;
-        if (h->child_fd == -2) h->pins_lost_before = h->forks;
+        if (h->child_fd == NO_ROW_FOR_CHILD) h->pins_lost_before = h->forks;
         if (h->child_fd >= 0) {
             h->fd = h->child_fd;
             h->row = h->child_row;
@@ -192,16 +204,23 @@ static void after_fork_in_child(void) {
             h->mine = &h->spare;
             h->self = 0;
         }
-        if (inherited >= 0 && h->child_fd != -2) close(inherited);
+        if (inherited >= 0 && h->child_fd != NO_ROW_FOR_CHILD) close(inherited);
+        memset(h->kept, 0, sizeof h->kept);
         h->child_fd = -1;
         pthread_mutex_unlock(&h->mutex);
     }
     pthread_mutex_unlock(&watched_mutex);
 }
 
-void csm_process_watch(csm *h) {
+bool csm_process_watch(csm *h, int fd) {
     static bool installed;
     pthread_mutex_lock(&watched_mutex);
+    /* A fork comes before this, and the child knows nothing of the description; or after, and the handlers see to it. */
+    h->fd = csm_process_reopen(fd);
+    if (h->fd < 0) {
+        pthread_mutex_unlock(&watched_mutex);
+        return false;
+    }
     if (!installed) {
         pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
         installed = true;
@@ -209,4 +228,22 @@ void csm_process_watch(csm *h) {
     h->next = watched;
     watched = h;
     pthread_mutex_unlock(&watched_mutex);
+    return true;
+}
+
+void csm_process_leave(csm *h) {
+    pthread_mutex_lock(&watched_mutex);
+    for (csm **at = &watched; *at; at = &(*at)->next)
+        if (*at == h) {
+            *at = h->next;
+            break;
+        }
+    pthread_mutex_unlock(&watched_mutex);
+    pthread_mutex_lock(&h->mutex);
+    if (h->fd >= 0) close(h->fd); /* and with it the row's lock */
+    h->fd = -1;
+    csm_store_release(&h->mine, &h->spare);
+    csm_store_release(&h->self, 0);
+    h->row = CSM_NO_INDEX;
+    pthread_mutex_unlock(&h->mutex);
 }

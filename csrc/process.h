@@ -20,8 +20,11 @@ bool csm_process_alive(csm *h, uint64_t owner);
 /* Is row `row` held, by whatever incarnation? */
 bool csm_process_row_held(csm *h, uint32_t row);
 
-/* Adds the handle to those the fork handlers look after. */
-void csm_process_watch(csm *h);
+/* Gives the handle a description of its own of the object behind `fd`, and adds it to those the fork handlers look after. */
+bool csm_process_watch(csm *h, int fd);
+
+/* The opposite: the row is free again. No other thread may be using the handle. */
+void csm_process_leave(csm *h);
 
 /* A new open file description of the object behind `fd`, close-on-exec; negative when that cannot be had.
  * Works for objects that were unlinked. Async-signal-safe. */

@@ -2,8 +2,8 @@
  *
  * Creation. Whoever finds a blank object tries for the OFD lock on the create byte. The winner sizes it, reserves what is
  * read without further checks, fills it in, and stores `state` last. Everybody else attaches only when `state` says
- * usable, so a creator that dies leaves a blank object and a free lock: the next one starts over from size zero. No
- * O_EXCL, no file that is "half ours": the order of arrival does not matter.
+ * usable. A creator that dies leaves a blank object of some size and a free lock; the next one finds that, and the object is
+ * unlinked and made anew (CSM_GONE), never truncated: somebody might have it mapped after all.
  *
  * Nothing of the shared header is trusted after attaching: the geometry is recomputed from the settings it names, compared
  * and kept in private memory. */
@@ -15,7 +15,9 @@
 #include "arena.h"
 #include "hash.h"
 #include "lock.h"
+#include "outcome.h"
 #include "process.h"
+#include "wait.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -68,7 +70,7 @@ bool csm_segment_geometry(const csm_settings *s, struct csm_geometry *geo) {
     CSM_PART(chunks_off, geo->chunks * sizeof(struct csm_chunk), 64);
     CSM_PART(flights_off, geo->flights * sizeof(struct csm_flight), 64);
     CSM_PART(nodes_off, geo->nodes * sizeof(struct csm_node), 64);
-    CSM_PART(outcomes_off, CSM_OUTCOMES * sizeof(struct csm_outcome), 64);
+    CSM_PART(outcomes_off, geo->flights * sizeof(struct csm_outcome), 64);
     CSM_PART(slots_off, geo->slots * sizeof(struct csm_slot), 64);
     CSM_PART(log_off, geo->max_items * sizeof(uint64_t), CSM_PAGE);
     CSM_PART(rows_off, geo->rows * sizeof(struct csm_row), CSM_PAGE);
@@ -90,16 +92,8 @@ static uint64_t header_check(const struct csm_header *header) {
 
 /* ---- mapping ---- */
 
-static int map(csm *h) {
-    /* A mapping holds on to the open file description it was made from, and a forked child inherits the mapping. Made
-     * from the description that carries the OFD locks, it would keep a dead parent "alive" for as long as the child lives.
-     * So it gets a description of its own, which nothing is ever locked through. */
-    int fd = csm_process_reopen(h->fd);
-    if (fd < 0) return failed();
+static int map(csm *h, int fd) {
     void *base = mmap(NULL, h->geo.mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    int error = errno;
-    close(fd);
-    errno = error;
     if (base == MAP_FAILED) return failed();
     h->base = base;
     h->header = base;
@@ -116,20 +110,32 @@ static int map(csm *h) {
     return CSM_OK;
 }
 
-/* Fills a blank object in. Under the create lock. */
-static int create(csm *h, const csm_settings *settings) {
+/* In steps: it cannot be interrupted half-way without undoing its work, and a signal that comes often would never let a
+ * large one finish. */
+static int reserve_pages(int fd, uint64_t bytes) {
+    const uint64_t step = 1 << 20;
+    for (uint64_t at = 0; at < bytes;) {
+        uint64_t n = csm_min(step, bytes - at);
+        int rc = posix_fallocate(fd, (off_t)at, (off_t)n);
+        if (rc == EINTR) continue;
+        if (rc != 0) return rc;
+        at += n;
+    }
+    return 0;
+}
+
+/* Fills a blank, empty object in. Under the create lock. */
+static int create(csm *h, int fd, const csm_settings *settings) {
     if (!csm_segment_geometry(settings, &h->geo)) return CSM_INVALID;
-    if (ftruncate(h->fd, 0) != 0 || ftruncate(h->fd, (off_t)h->geo.mapped_bytes) != 0) return failed();
-    int rc;
-    do rc = posix_fallocate(h->fd, 0, (off_t)h->geo.log_off);
-    while (rc == EINTR);
+    if (ftruncate(fd, (off_t)h->geo.mapped_bytes) != 0) return failed();
+    int rc = reserve_pages(fd, h->geo.log_off);
     if (rc != 0) {
         errno = rc;
         int code = failed();
-        if (ftruncate(h->fd, 0) != 0) return code; /* nothing to add: the first failure is the one to report */
+        if (ftruncate(fd, 0) != 0) return code; /* nothing to add: the first failure is the one to report */
         return code;
     }
-    int code = map(h);
+    int code = map(h, fd);
     if (code != CSM_OK) return code;
     struct csm_header *header = h->header;
     header->layout = CSM_LAYOUT_VERSION;
@@ -163,20 +169,20 @@ static int look(int fd, struct csm_header *header, struct stat *st) {
     if (header->magic != CSM_MAGIC) return CSM_LAYOUT;
     if (header->state == CSM_BLANK) return CSM_MISS;
     if (header->layout != CSM_LAYOUT_VERSION || header->sem_bytes != semaphore_kind()) return CSM_LAYOUT;
-    return header->state == CSM_DESTROYED ? CSM_GONE : CSM_OK;
+    return header->state == CSM_USABLE ? CSM_OK : CSM_GONE;
 }
 
-static int attach(csm *h, const struct csm_header *header, const struct stat *st) {
+static int attach(csm *h, int fd, const struct csm_header *header, const struct stat *st) {
     const struct csm_geometry *g = &header->geometry;
     csm_settings settings = {.memory_limit = g->memory_limit, .max_items = g->max_items, .rows = (uint32_t)g->rows,
                              .flights = (uint32_t)g->flights, .nodes = (uint32_t)g->nodes};
     if (!csm_segment_geometry(&settings, &h->geo) || memcmp(&h->geo, g, sizeof *g) != 0 ||
         header_check(header) != header->check || (uint64_t)st->st_size < h->geo.mapped_bytes)
         return CSM_CORRUPT;
-    return map(h);
+    return map(h, fd);
 }
 
-static int open_locked_or_wait(csm *h, const csm_settings *settings, uint64_t timeout_ns, int *created) {
+static int create_or_attach(csm *h, int fd, const csm_settings *settings, uint64_t timeout_ns, int *created) {
     union {
         struct csm_header header;
         unsigned char bytes[sizeof(struct csm_header)];
@@ -184,19 +190,21 @@ static int open_locked_or_wait(csm *h, const csm_settings *settings, uint64_t ti
     struct stat st;
     uint64_t start = csm_now_ns(), nap = 100000;
     for (;;) {
-        int code = look(h->fd, &seen.header, &st);
-        if (code == CSM_OK) return attach(h, &seen.header, &st);
-        if (code != CSM_MISS) return code;
-        if (csm_process_lock_byte(h->fd, CSM_LOCK_CREATE)) {
+        int code = look(fd, &seen.header, &st);
+        if (code == CSM_OK) return attach(h, fd, &seen.header, &st);
+        if (code != CSM_MISS || !settings) return code;
+        if (csm_process_lock_byte(fd, CSM_LOCK_CREATE)) {
             /* Look again: the object may have been finished between the look and the lock. */
-            code = look(h->fd, &seen.header, &st);
-            if (code == CSM_MISS) {
-                code = create(h, settings);
+            code = look(fd, &seen.header, &st);
+            if (code == CSM_OK) {
+                code = attach(h, fd, &seen.header, &st);
+            } else if (code == CSM_MISS && st.st_size > 0) {
+                code = CSM_GONE; /* its creator died, or somebody blanked it: others may have it mapped, so it is not reused */
+            } else if (code == CSM_MISS && settings) {
+                code = create(h, fd, settings);
                 *created = code == CSM_OK;
-            } else if (code == CSM_OK) {
-                code = attach(h, &seen.header, &st);
             }
-            csm_process_unlock_byte(h->fd, CSM_LOCK_CREATE);
+            csm_process_unlock_byte(fd, CSM_LOCK_CREATE);
             return code;
         }
         if (errno != EAGAIN && errno != EACCES) return failed();
@@ -214,37 +222,32 @@ int csm_open(int fd, const csm_settings *settings, uint64_t timeout_ns, csm **ou
         errno = ENOMEM;
         return failed();
     }
-    h->fd = fd;
+    h->fd = -1;
     h->row = h->child_row = CSM_NO_INDEX;
     h->child_fd = -1;
     h->mine = &h->spare;
     pthread_mutex_init(&h->mutex, NULL);
-    int code = open_locked_or_wait(h, settings, timeout_ns, created);
+    int code = create_or_attach(h, fd, settings, timeout_ns, created);
+    struct stat st;
+    /* The mapping was made from `fd`, and holds on to that open file description; a forked child inherits the mapping. If row
+     * locks were taken through it, a dead parent would look alive for as long as a child lives. So they are taken through a
+     * description of their own. */
+    if (code == CSM_OK && (fstat(fd, &st) != 0 || !csm_process_watch(h, fd))) code = failed();
     if (code != CSM_OK) {
         if (h->base) munmap(h->base, h->geo.mapped_bytes);
         free(h);
         return code;
     }
+    h->device = st.st_dev;
+    h->inode = st.st_ino;
     h->secret[0] = h->header->secret[0];
     h->secret[1] = h->header->secret[1];
-    csm_process_watch(h);
+    close(fd);
     *out = h;
     return CSM_OK;
 }
 
-void csm_leave(csm *h) {
-    pthread_mutex_lock(&h->mutex);
-    /* Live views keep the row, and with it their pins. The last one's release comes back here. */
-    h->leaving = true;
-    if (h->fd >= 0 && csm_load(&h->views) == 0) {
-        close(h->fd);
-        h->fd = -1;
-        csm_store_release(&h->mine, &h->spare);
-        csm_store_release(&h->self, 0);
-        h->row = CSM_NO_INDEX;
-    }
-    pthread_mutex_unlock(&h->mutex);
-}
+void csm_leave(csm *h) { csm_process_leave(h); }
 
 int csm_in_use(int fd) {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = CSM_LOCK_ROWS, .l_len = CSM_MAX_ROWS};
@@ -279,6 +282,7 @@ void csm_segment_flip_locked(csm *h, const void *version, size_t version_bytes, 
     csm_store(&epoch->bytes_used, 0);
     csm_store(&epoch->next_bytes_used, 0);
     csm_store(&epoch->warned, 0);
+    csm_store(&header->flight_hint, 0); /* those of the old generation are free again */
     csm_store(&epoch->reset_at_ns, csm_wall_ns());
     uint64_t n = csm_min(version_bytes, CSM_VERSION_BYTES);
     csm_store(&epoch->version_bytes, n);
@@ -302,6 +306,12 @@ static bool another_app_lives(csm *h) {
 int csm_join(csm *h, int role, int cold_when_alone, const char *config, size_t config_bytes, int *flipped) {
     *flipped = 0;
     if (config_bytes > CSM_VERSION_BYTES) return CSM_INVALID;
+    if (role == CSM_OBSERVER) {
+        /* Who only looks on needs neither lock nor row: it gets by beside a stopped lock holder, on a full /dev/shm and
+         * with a full row table, and does not make the segment look used. It takes a row when it resets or verifies. */
+        h->role = (uint64_t)role;
+        return CSM_OK;
+    }
     int code = csm_lock(h);
     if (code != CSM_OK) return code;
     /* One joiner after the other: the first finds nobody with the role and flips, and has the role before the lock
@@ -317,6 +327,11 @@ int csm_join(csm *h, int role, int cold_when_alone, const char *config, size_t c
     *flipped = differs || cold;
     h->role = (uint64_t)role;
     csm_store_release(&h->mine->role, (uint64_t)role);
+    uint64_t generation = csm_load(&h->header->generation);
     csm_unlock(h);
+    if (*flipped) {
+        csm_wait_wake(h, 0);
+        csm_outcome_sweep(h, generation);
+    }
     return CSM_OK;
 }

@@ -1,4 +1,8 @@
-/* verify.c: fsck. Checks every structure of the current generation under the write lock, changes nothing.
+/* verify.c: fsck. Checks every structure of the current generation, changes nothing.
+ *
+ * Entries do not change within a generation, so most of the work, looking each of them up, is done without the lock. Under it the
+ * rest is collected: what was committed meanwhile, the states of all slots, flights and free space. What was collected is then
+ * judged without it.
  *
  * What a killed process may leave behind and is no fault: a live flight with a dead owner (the next asker takes over), a
  * node or a row of the dead (taken over by who needs one), an outcome nobody will read. */
@@ -31,6 +35,9 @@ struct check {
     int faults;
     struct span *spans;
     size_t n_spans;
+    uint64_t bytes;    /* of all entries */
+    uint64_t stranded;
+    bool entered[CSM_MAX_CHUNKS];
 };
 
 __attribute__((format(printf, 2, 3))) static void fault(struct check *c, const char *format, ...) {
@@ -67,12 +74,14 @@ static void check_header(struct check *c) {
     if (csm_load(&c->epoch->entries) > h->geo.max_items) fault(c, "epoch: more entries than max_items");
 }
 
-static void check_full_slot(struct check *c, uint64_t slot, uint64_t *bytes) {
+/* The entry that log record `i` names. */
+static void check_entry(struct check *c, uint64_t i) {
     csm *h = c->h;
+    uint64_t record = csm_load(&h->log[i]), slot = record & UINT32_MAX;
     struct csm_found found, again;
     uint32_t key_bytes;
-    if (!csm_index_entry(h, c->generation, slot, &found, &key_bytes)) {
-        fault(c, "slot %" PRIu64 ": entry lies outside the arena", slot);
+    if (record != csm_log_record(c->generation, slot) || !csm_index_entry(h, c->generation, slot, &found, &key_bytes)) {
+        fault(c, "log %" PRIu64 ": names slot %" PRIu64 ", which is not full or names no entry", i, slot);
         return;
     }
     const unsigned char *key = h->arena + found.place * CSM_GRANULE + sizeof(struct csm_entry);
@@ -80,47 +89,35 @@ static void check_full_slot(struct check *c, uint64_t slot, uint64_t *bytes) {
     if (!csm_index_find(h, c->generation, hash, key, key_bytes, &again) || again.slot != slot)
         fault(c, "slot %" PRIu64 ": a look-up of its key does not lead there", slot);
     uint64_t granules = csm_footprint(key_bytes, found.value_bytes);
-    *bytes += granules * CSM_GRANULE;
+    c->bytes += granules * CSM_GRANULE;
     add_span(c, found.place, granules, "entry in slot", slot);
 }
 
-static void check_index(struct check *c) {
+static uint64_t log_end(struct check *c) {
+    uint64_t end = csm_min(csm_load_acquire(&c->epoch->entries), c->h->geo.max_items);
+    return csm_min(end, csm_load_acquire(&c->h->header->log_backed) / sizeof *c->h->log);
+}
+
+static void check_slots_locked(struct check *c) {
     csm *h = c->h;
-    uint64_t full = 0, bytes = 0, computing = 0;
+    uint64_t full = 0, computing = 0, live = 0;
     for (uint64_t slot = 0; slot < h->geo.slots; slot++) {
         uint64_t ctl = csm_load(&h->slots[slot].ctl);
         if (!csm_ctl_is_of(ctl, c->generation)) continue;
-        switch (csm_ctl_state(ctl)) {
-        case CSM_SLOT_EMPTY:
-        case CSM_SLOT_TOMB:
-            break;
-        case CSM_SLOT_FULL:
-            full++;
-            check_full_slot(c, slot, &bytes);
-            break;
-        case CSM_SLOT_COMPUTING: {
-            uint32_t f = csm_ctl_flight(ctl);
-            computing++;
-            if (f >= h->geo.flights || !csm_flight_is_live(h, c->generation, f, csm_load(&h->flights[f].serial)) ||
-                csm_load(&h->flights[f].slot) != slot)
-                fault(c, "slot %" PRIu64 ": computing, but flight %u does not point back", slot, f);
-            break;
-        }
-        default:
-            fault(c, "slot %" PRIu64 ": unknown state", slot);
-        }
+        enum csm_slot_state state = csm_ctl_state(ctl);
+        if (state > CSM_SLOT_FULL) fault(c, "slot %" PRIu64 ": unknown state", slot);
+        full += state == CSM_SLOT_FULL;
+        if (state != CSM_SLOT_COMPUTING) continue;
+        uint32_t f = csm_ctl_flight(ctl);
+        computing++;
+        if (f >= h->geo.flights || !csm_flight_is_live(h, c->generation, f, csm_load(&h->flights[f].serial)) ||
+            csm_load(&h->flights[f].slot) != slot)
+            fault(c, "slot %" PRIu64 ": computing, but flight %u does not point back", slot, f);
     }
     uint64_t entries = csm_load(&c->epoch->entries), used = csm_load(&c->epoch->bytes_used);
     if (full != entries) fault(c, "index: %" PRIu64 " full slots, %" PRIu64 " in the log", full, entries);
-    if (bytes != used) fault(c, "index: entries take %" PRIu64 " bytes, %" PRIu64 " accounted", bytes, used);
-    for (uint64_t i = 0; i < csm_min(entries, h->geo.max_items); i++) {
-        uint64_t record = csm_load(&h->log[i]), slot = record & UINT32_MAX;
-        struct csm_found found;
-        uint32_t key_bytes;
-        if (record != csm_log_record(c->generation, slot) || !csm_index_entry(h, c->generation, slot, &found, &key_bytes))
-            fault(c, "log %" PRIu64 ": names slot %" PRIu64 ", which is not full", i, slot);
-    }
-    uint64_t live = 0;
+    if (c->bytes != used) fault(c, "index: entries take %" PRIu64 " bytes, %" PRIu64 " accounted", c->bytes, used);
+    if (used > h->geo.memory_limit) fault(c, "arena: more than memory_limit in use");
     for (uint32_t f = 0; f < h->geo.flights; f++) {
         struct csm_flight *flight = &h->flights[f];
         uint64_t serial = csm_load(&flight->serial);
@@ -137,12 +134,7 @@ static void check_index(struct check *c) {
     if (live != computing) fault(c, "flights: %" PRIu64 " live, %" PRIu64 " computing slots", live, computing);
 }
 
-static int by_first(const void *a, const void *b) {
-    const struct span *x = a, *y = b;
-    return x->first < y->first ? -1 : x->first > y->first;
-}
-
-static void check_arena(struct check *c) {
+static void collect_space_locked(struct check *c) {
     csm *h = c->h;
     uint64_t run = csm_load(&c->epoch->run), first = csm_run_first(run), end = csm_arena_run_end(h, run);
     if (csm_run_chunk(run) > h->geo.chunks || first > end)
@@ -153,6 +145,20 @@ static void check_arena(struct check *c) {
         uint64_t hole = csm_load(&c->epoch->holes[i]);
         add_span(c, csm_extent_first(hole), csm_extent_granules(hole), "hole", i);
     }
+    for (uint64_t chunk = 0; chunk < h->geo.chunks; chunk++)
+        c->entered[chunk] = csm_load(&h->chunks[chunk].entered) == c->generation;
+    for (uint32_t row = 0; row < csm_min(csm_load(&h->header->rows_used), h->geo.rows); row++)
+        c->stranded += csm_load(&h->rows[row].stats[CSM_STAT_STRANDED_BYTES]);
+}
+
+static int by_first(const void *a, const void *b) {
+    const struct span *x = a, *y = b;
+    return x->first < y->first ? -1 : x->first > y->first;
+}
+
+/* No overlaps, nothing outside entered chunks, and all of those accounted for. */
+static void judge_space(struct check *c) {
+    csm *h = c->h;
     qsort(c->spans, c->n_spans, sizeof *c->spans, by_first);
     uint64_t covered = 0, entered = 0, last = 0;
     for (size_t i = 0; i < c->n_spans; i++) {
@@ -162,38 +168,55 @@ static void check_arena(struct check *c) {
         last = s->end > last ? s->end : last;
         covered += s->end - s->first;
         for (uint64_t chunk = csm_chunk_of(h, s->first); chunk <= csm_chunk_of(h, s->end - 1); chunk++)
-            if (csm_load(&h->chunks[chunk].entered) != c->generation) {
+            if (!c->entered[chunk]) {
                 fault(c, "arena: %s %" PRIu64 " lies in chunk %" PRIu64 ", which was not entered", s->what, s->id, chunk);
                 break;
             }
     }
     for (uint64_t chunk = 0; chunk < h->geo.chunks; chunk++)
-        if (csm_load(&h->chunks[chunk].entered) == c->generation)
-            entered += csm_min((chunk + 1) * h->chunk_granules, h->granules) - chunk * h->chunk_granules;
-    uint64_t stranded = 0;
-    for (uint32_t row = 0; row < csm_min(csm_load(&h->header->rows_used), h->geo.rows); row++)
-        stranded += csm_load(&h->rows[row].stats[CSM_STAT_STRANDED_BYTES]);
-    if (covered > entered || (covered < entered && stranded == 0))
+        if (c->entered[chunk]) entered += csm_min((chunk + 1) * h->chunk_granules, h->granules) - chunk * h->chunk_granules;
+    if (covered > entered || (covered < entered && c->stranded == 0))
         fault(c, "arena: %" PRIu64 " granules in entered chunks, %" PRIu64 " accounted for", entered, covered);
-    if (csm_load(&c->epoch->bytes_used) > h->geo.memory_limit) fault(c, "arena: more than memory_limit in use");
+}
+
+/* CSM_STALE: a reset came; again. `patient`: do the entries before taking the lock. */
+static int verify_once(struct check *c, bool patient) {
+    csm *h = c->h;
+    c->generation = csm_load_acquire(&h->header->generation);
+    c->epoch = csm_epoch_of(h, c->generation);
+    uint64_t i = 0;
+    if (patient)
+        for (uint64_t end = log_end(c); i < end; i++) {
+            check_entry(c, i);
+            if (c->faults && csm_generation(h) != c->generation) return CSM_STALE;
+        }
+    int code = csm_lock(h);
+    if (code != CSM_OK) return code;
+    if (csm_load(&h->header->generation) != c->generation) {
+        code = CSM_STALE;
+    } else {
+        for (uint64_t end = log_end(c); i < end; i++) check_entry(c, i);
+        check_header(c);
+        check_slots_locked(c);
+        collect_space_locked(c);
+    }
+    csm_unlock(h);
+    if (code == CSM_OK) judge_space(c);
+    return code;
 }
 
 int csm_verify(csm *h, char *report, size_t capacity) {
-    if (capacity) report[0] = 0;
-    /* Room for the worst case, taken before the lock. */
-    size_t most = h->geo.slots + h->geo.flights + CSM_HOLES + 1;
+    enum { PATIENT_TRIES = 3 };
+    size_t most = h->geo.max_items + h->geo.flights + CSM_HOLES + 1;
     struct span *spans = malloc(most * sizeof *spans);
     if (!spans) return CSM_SYSTEM;
-    int code = csm_lock(h);
-    if (code == CSM_OK) {
-        uint64_t generation = csm_load(&h->header->generation);
-        struct check c = {.h = h, .generation = generation, .epoch = csm_epoch_of(h, generation), .report = report,
-                          .capacity = capacity, .spans = spans};
-        check_header(&c);
-        check_index(&c);
-        check_arena(&c);
-        csm_unlock(h);
-        code = c.faults;
+    int code;
+    for (int i = 0;; i++) {
+        if (capacity) report[0] = 0;
+        struct check c = {.h = h, .report = report, .capacity = capacity, .spans = spans};
+        code = verify_once(&c, i < PATIENT_TRIES);
+        if (code == CSM_OK) code = c.faults;
+        if (code != CSM_STALE) break;
     }
     free(spans);
     return code;

@@ -343,7 +343,7 @@ def test_verify_tells_faults_from_a_sound_segment(admin, use, namespace) -> None
     poke(namespace, EPOCHS + EPOCH_BYTES + ENTRIES, (2).to_bytes(8, "little"))
     done = admin("verify c")
     assert (done.returncode, done.stderr) == (1, "")
-    assert "has 2 faults:\nindex: 1 full slots, 2 in the log\nlog 1: names slot" in done.stdout
+    assert "has 2 faults:\nlog 1: names slot" in done.stdout
     done = admin("verify c --json")
     assert done.returncode == 1
     document = json.loads(done.stdout)
@@ -386,11 +386,12 @@ def test_what_is_no_segment_is_refused_left_alone_and_can_be_destroyed(admin, na
 def test_a_damaged_version_is_a_fault_of_the_segment(admin, use, namespace) -> None:
     use([("k", 1)])
     poke(namespace, EPOCHS + EPOCH_BYTES + VERSION, b"?")
-    for line in ("stats c", "reset c", "reset c --version 2"):
+    for line in ("stats c", "reset c"):
         assert "not an encoded version" in admin.refusal(line)
     assert "not an encoded version" in admin.json("list")["caches"][0]["error"]
     assert len(admin.json("keys c")["keys"]) == 1
-    admin.text("destroy c -y")
+    admin.text("reset c --version 2")
+    assert admin.json("stats c")["version"] == 2, "a reset to a version that is named mends it"
 
 
 def _check_as_nobody(_conn: Any, namespace: str) -> str:

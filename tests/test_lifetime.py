@@ -54,7 +54,7 @@ def test_an_observer_counts_as_nobody(settings, namespace) -> None:
         namespace, config.load(options).cache("c"), b"", role=_segment.OBSERVER, create=False
     )
     assert observer.describe().processes == 0
-    assert observer.describe().observers == 1
+    assert observer.describe().rows_used == 1  # the first session's: it has none itself
     assert len(observer.entries()) == 1
     assert _session(options, "second") == ("second", 1)
     observer.leave()

@@ -11,7 +11,7 @@ import pytest
 
 import coopshm
 from tests.conftest import clean
-from tests.procs import WATCHDOG, Child, Tally, run, threads
+from tests.procs import CONTEXT, WATCHDOG, Child, Tally, run, threads
 
 SOURCE: dict[str, Any] = {"version": 1}
 
@@ -111,7 +111,18 @@ def test_aba_a_write_of_the_first_a_is_rejected_in_the_second(settings, cache, t
 # ---- histories
 
 
-def _reader(index: int, settings: Any, calls: int, stop: Any) -> Any:
+class _Stamped:
+    """Looks at the generation, and notes the clock before it does."""
+
+    def __init__(self, words: Any) -> None:
+        self.words, self.last = words, 0
+
+    def __getitem__(self, index: int) -> int:
+        self.last = time.monotonic_ns()
+        return int(self.words[index])
+
+
+def _reader(index: int, settings: Any, calls: int, resets: Any, at_least: int) -> Any:
     """Call as fast as possible; of each reply note the generation it was computed in and the moment of return.
 
     The moment of return is the clock *before* the call's last look at the generation: what the promise is about, free
@@ -120,16 +131,12 @@ def _reader(index: int, settings: Any, calls: int, stop: Any) -> Any:
     coopshm.configure(settings)
     c = coopshm.open("c")
     segment = c._attachment.segment
-    look, last = segment.generation, [0]
-
-    def stamped() -> int:
-        last[0] = time.monotonic_ns()
-        return look()
-
-    segment.generation = stamped
-    ends, generations, wrong = np.zeros(calls, np.int64), np.zeros(calls, np.int64), 0
+    look = segment.generation
+    stamp = segment.words = _Stamped(segment.words)
+    segment.generation = lambda: stamp[0]
+    ends, generations, wrong = [], [], 0
     n = 0
-    while n < calls:
+    while n < calls or resets.value < at_least:
         key = (n * 7 + index) % 40
 
         def fn(key: int = key, n: int = n) -> Any:
@@ -146,50 +153,49 @@ def _reader(index: int, settings: Any, calls: int, stop: Any) -> Any:
             got, generation = c.cached(key, fn)
         except LookupError as exc:
             got, generation = exc.args
-        ends[n], generations[n] = last[0], generation
+        ends.append(stamp.last)
+        generations.append(generation)
         wrong += got != key
         n += 1
-    stop.release()
-    return ends, generations, wrong
+    return np.array(ends), np.array(generations), wrong
 
 
-def _resetter(_: Any, settings: Any, stop: Any, readers: int, at_least: int) -> Any:
+def _resetter(conn: Any, settings: Any, resets: Any) -> Any:
     coopshm.configure(settings)
     c = coopshm.open("c")
-    segment = c._attachment.segment
-    starts, ends, generations = [], [], []
-    finished = 0
-    while finished < readers or len(ends) < at_least:
-        starts.append(time.monotonic_ns())
+    generation = c._attachment.segment.generation
+    ends, generations = [], []
+    conn.send("ready")
+    while not conn.poll(0.003):
         c.reset()
         ends.append(time.monotonic_ns())
-        generations.append(segment.generation())
-        if finished < readers:
-            finished += stop.acquire(timeout=0.005)
-    return np.array(starts), np.array(ends), np.array(generations)
+        generations.append(generation())
+        resets.value += 1
+    return np.array(ends), np.array(generations)
 
 
 def test_a_million_calls_against_a_thousand_resets_never_return_what_is_older_than_a_finished_reset(
     settings, cache
 ) -> None:
-    from tests.procs import CONTEXT
-
     c = cache()
-    readers, calls = 8, 125_000
-    stop = CONTEXT.Semaphore(0)
-    resetter = Child(_resetter, settings(), stop, readers, 1000)
-    histories = run(readers, _reader, settings(), calls, stop)
-    _, reset_ends, reset_generations = resetter.result()
-    assert len(reset_ends) >= 1000
-    overlapping = 0
+    readers, calls, at_least = 8, 125_000, 1000
+    resets = CONTEXT.Value("q", 0)
+    resetter = Child(_resetter, settings(), resets)
+    assert resetter.receive() == "ready"
+    histories = run(readers, _reader, settings(), calls, resets, at_least)
+    resetter.send("stop")
+    reset_ends, reset_generations = resetter.result()
+    assert len(reset_ends) >= at_least
+    overlapped = 0
     for ends, generations, wrong in histories:
         assert wrong == 0
         # The latest reset that had returned when the call returned; its generation is the oldest allowed.
         finished = np.searchsorted(reset_ends, ends, side="left")
         oldest = np.concatenate([[0], reset_generations])[finished]
-        assert (generations >= oldest).all(), f"{(generations < oldest).sum()} replies are older than the reset"
-        overlapping += len(np.unique(finished))
-    assert overlapping > 1000, "readers and resets really ran side by side"
+        late = generations < oldest
+        assert not late.any(), f"{late.sum()} replies are older than the reset, the first {np.argmax(late)}"
+        overlapped += len(np.unique(finished))
+    assert overlapped > at_least, "readers and resets really ran side by side"
     assert clean(c)
 
 

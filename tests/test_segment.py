@@ -61,9 +61,11 @@ def test_another_users_object_is_refused(settings, namespace) -> None:
 def test_an_object_of_the_configured_user_is_accepted(settings, namespace) -> None:
     coopshm.configure(settings(user=65534))
     assert coopshm.cached("c", "k", lambda: 1) == 1
+    first = coopshm.open("c")
     assert _path(settings).stat().st_uid == 65534
     coopshm.configure(settings(user=65534))
     assert coopshm.cached("c", "k", lambda: 2) == 1
+    assert coopshm.open("c") is not first
 
 
 def test_a_mode_that_lets_others_in_is_refused(settings, cache) -> None:

@@ -14,6 +14,7 @@ import click
 
 from ..config import resolve_callable
 from ..errors import CoopshmError, CorruptError, LayoutError
+from ..stats import collect
 from . import segments
 from .segments import UnfinishedError
 from .session import Session, json_option, name_argument, version_text
@@ -126,7 +127,7 @@ def _destroy(session: Session, name: str, yes: bool) -> None:
     seen = segments.check_removable(place)
     try:
         segment = segments.attach(place)
-        stats = segments.look(place, segment)
+        stats = collect(place.cache, segment)
         what = f"{count(stats.entries, 'entry', 'entries')}, {count(stats.processes, 'process', 'processes')}"
     except (CorruptError, LayoutError, UnfinishedError) as exc:
         segment, what = None, str(exc)

@@ -9,7 +9,7 @@ import click
 
 from .. import keys
 from ..errors import CoopshmError, shorten_text
-from ..stats import Stats
+from ..stats import Stats, collect
 from . import segments
 from .segments import MissingError, Place
 from .session import Session, json_option, name_argument, version_text
@@ -64,7 +64,7 @@ def _list(session: Session, everywhere: bool) -> None:
 def _look(place: Place) -> Stats:
     segment = segments.attach(place)
     try:
-        return segments.look(place, segment)
+        return collect(place.cache, segment)
     finally:
         segment.leave()
 

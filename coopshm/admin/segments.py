@@ -16,7 +16,6 @@ from ..attachment import Attachment
 from ..config import CacheConfig, check_name, segment_name
 from ..errors import ConfigError, CorruptError, OwnershipError, SegmentError
 from ..objects import unlink_if
-from ..stats import Stats, collect
 
 __all__ = [
     "MissingError",
@@ -25,7 +24,6 @@ __all__ = [
     "attach",
     "check_removable",
     "existing",
-    "look",
     "remove",
     "reset",
 ]
@@ -97,8 +95,8 @@ def reset(place: Place, version: object, on_reset: Callable[[object], object] | 
         attachment = Attachment(place.namespace, CacheConfig(place.cache, on_reset=on_reset), OBSERVER)
         try:
             old = attachment.version()
-        except ValueError as exc:
-            raise CorruptError(f"{attachment.segment.label}: {exc}") from exc
+        except CorruptError:
+            old = None  # a reset mends it
         return old, attachment.reset(version)
     except FileNotFoundError:
         raise _missing(place) from None
@@ -121,18 +119,6 @@ def _missing(place: Place) -> MissingError:
     else:
         hint = "there are no caches on this host at all"
     return MissingError(f"namespace {place.namespace!r} has no cache {place.cache!r}: {hint}")
-
-
-def look(place: Place, segment: Segment) -> Stats:
-    """Return the statistics of a segment.
-
-    Raises:
-        CorruptError: it holds a version that is none.
-    """
-    try:
-        return collect(place.cache, segment)
-    except ValueError as exc:
-        raise CorruptError(f"{segment.label}: {exc}") from exc
 
 
 def check_removable(place: Place) -> os.stat_result | None:

@@ -28,9 +28,10 @@ static uint64_t first_of(csm *h, uint32_t i) { return csm_extent_first(reserved(
 
 static int reserve(csm *h, uint32_t i, uint64_t granules) {
     CHECK_EQ(csm_lock(h), CSM_OK);
-    int code = csm_arena_reserve_locked(h, csm_generation(h), flight_of(h, i), granules);
+    uint64_t extent;
+    int code = csm_arena_reserve_locked(h, csm_generation(h), flight_of(h, i), granules, &extent);
     csm_unlock(h);
-    if (code == CSM_OK) CHECK_EQ(csm_extent_granules(reserved(h, i)), granules);
+    if (code == CSM_OK) CHECK(reserved(h, i) == extent && csm_extent_granules(extent) == granules);
     return code;
 }
 
@@ -230,12 +231,14 @@ static void no_pages_left_is_a_code(void) {
     }
     CHECK(stored > 1000);
     check_filled_with(other, stored, 0);
-    csm_call owner, waiter; /* a waiter is told to go round: its outcome found no pages either */
+    csm_call owner, waiter; /* the outcome finds no pages either: the waiter shall compute by itself */
     CHECK_EQ(check_claim(h, "large", &owner), CSM_OWNER);
     CHECK_EQ(check_claim(other, "large", &waiter), CSM_JOINED);
     unsigned char *data = calloc(1, 1 << 20);
     CHECK_EQ(check_publish(h, &owner, "large", data, 1 << 20), CSM_NO_SPACE);
-    CHECK_EQ(csm_wait(other, &waiter, 0), CSM_AGAIN);
+    CHECK_EQ(csm_wait(other, &waiter, 0), CSM_OUTCOME);
+    CHECK_EQ(waiter.waiter.outcome_kind, CSM_UNSHAREABLE);
+    CHECK_EQ(csm_outcome_read(other, &waiter, NULL), CSM_OK);
     free(data);
     check_sound(h);
     int created; /* nor does a second segment find room */
@@ -335,8 +338,8 @@ static void a_late_writer_scribbles_over_nothing(void) {
 }
 
 static void a_dead_writers_pins_bind_nobody(void) {
-    csm *h = check_segment(&CHECK_SMALL);
-    uint32_t everything = fill(h, 0);
+    csm *other = check_segment(&CHECK_SMALL), *h = check_another(other);
+    uint32_t everything = fill(other, 0);
     check_reset(h);
     struct check_child writer = check_fork(publish_late, h);
     check_stopped(&writer);

@@ -1,0 +1,385 @@
+/* test_process.c holds process.c to:
+ *   - whoever holds a row is seen alive, by everybody, in whatever PID namespace; once dead, or gone, dead, at once;
+ *   - a row that is used again is another owner; its predecessor's pins, locks and flights are nobody's;
+ *   - a full row table is a code, and hits go on without a row;
+ *   - a forked child is another process: no row, tickets or waits of its parent's, and neither keeps the other alive;
+ *   - views that a child inherits stay valid whatever the parent does, and bind nothing once both let go. */
+#include "check.h"
+
+#include "flight.h"
+#include "lock.h"
+
+#include <sched.h>
+#include <sys/resource.h>
+
+static const uint64_t LONG_NS = UINT64_C(100000000000);
+
+static uint64_t processes(csm *h) { return check_info(h).processes; }
+
+/* ---- rows */
+
+static void join_and_hang(struct check_child *me, csm *h) {
+    check_join(h);
+    csm_call call;
+    CHECK_EQ(check_claim(h, "held", &call), CSM_OWNER);
+    check_say(me, 'j');
+    check_hear(me, '-');
+}
+
+static void every_process_has_a_row_of_its_own(void) {
+    csm *a = check_segment(&CHECK_SMALL), *b = check_another(a);
+    CHECK_EQ(check_info(a).my_row, 0);
+    CHECK_EQ(check_info(b).my_row, 1);
+    CHECK(csm_process_alive(a, a->self) && csm_process_alive(a, b->self));
+    CHECK(csm_process_alive(b, a->self) && csm_process_alive(b, b->self));
+    CHECK(csm_in_use_by_others(a) == 1 && csm_in_use(csm_descriptor(b)) == 1);
+    CHECK_EQ(fcntl(csm_descriptor(a), F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+    uint64_t left = b->self;
+    csm_leave(b);
+    CHECK_EQ(processes(a), 1);
+    CHECK(!csm_process_alive(a, left));
+    CHECK_EQ(csm_in_use_by_others(a), 0);
+    CHECK_EQ(check_claim(b, "k", &(csm_call){{0}, {0}}), CSM_NO_ROW);
+}
+
+static void nonsense_is_not_alive(void) {
+    csm *a = check_segment(&CHECK_SMALL), *b = check_another(a);
+    static const uint64_t NONSENSE[] = {0, 1, UINT64_MAX, UINT64_C(1) << 40, UINT64_C(0xffff) << 40};
+    for (size_t i = 0; i < sizeof NONSENSE / sizeof *NONSENSE; i++) CHECK(!csm_process_alive(a, NONSENSE[i]));
+    CHECK(!csm_process_alive(a, a->self + 1)); /* another incarnation of a row that is held */
+    CHECK(!csm_process_alive(a, b->self + 1));
+    CHECK(!csm_process_alive(a, csm_owner(CHECK_SMALL.rows - 1, 1))); /* a row that nobody ever had */
+    CHECK(!csm_process_alive(a, csm_owner(CHECK_SMALL.rows, 1)));
+}
+
+static void the_dead_are_seen_at_once_and_their_rows_used_again(void) {
+    csm *h = check_segment(&CHECK_SMALL);
+    uint64_t last = 0;
+    for (int round = 0; round < 20; round++) {
+        struct check_child child = check_fork(join_and_hang, h);
+        check_hear(&child, 'j');
+        CHECK_EQ(processes(h), 2);
+        uint64_t incarnation = csm_load(&h->rows[1].incarnation);
+        CHECK(incarnation > last);
+        CHECK_EQ(csm_load(&h->rows[1].pid), child.pid);
+        CHECK(csm_process_alive(h, csm_owner(1, incarnation)));
+        CHECK(!last || !csm_process_alive(h, csm_owner(1, last)));
+        csm_call call;
+        CHECK_EQ(check_claim(h, "held", &call), CSM_JOINED);
+        check_kill(&child);
+        CHECK(!csm_process_alive(h, csm_owner(1, incarnation)));
+        CHECK_EQ(processes(h), 1);
+        CHECK_EQ(csm_wait(h, &call, LONG_NS), CSM_OWNER);
+        CHECK_EQ(csm_abandon(h, &call), CSM_OK);
+        last = incarnation;
+    }
+    CHECK_EQ(check_info(h).rows_used, 2);
+    CHECK_EQ(check_stat(h, CSM_STAT_TAKEOVERS), 20); /* what the dead counted is still counted */
+    CHECK_EQ(check_stat(h, CSM_STAT_COMPUTATIONS), 40);
+}
+
+/* A row that is won again begins without the pins its predecessor died with. */
+static void pin_and_hang(struct check_child *me, csm *h) {
+    csm_view *view;
+    for (int i = 0; i < 3; i++) CHECK_EQ(csm_view_acquire(h, "k", 1, &view), CSM_OK);
+    check_say(me, 'p');
+    check_hear(me, '-');
+}
+
+static void pins_die_with_their_process(void) {
+    csm *h = check_segment(&CHECK_SMALL);
+    CHECK_EQ(check_store(h, "k", 1000, 1), CSM_OK);
+    struct check_child child = check_fork(pin_and_hang, h);
+    check_hear(&child, 'p');
+    CHECK_EQ(check_info(h).pinned_chunks, 1);
+    check_kill(&child);
+    CHECK_EQ(check_info(h).pinned_chunks, 0);
+    csm *next = check_another(h);
+    CHECK_EQ(check_info(next).my_row, 1);
+    CHECK_EQ(check_info(h).pinned_chunks, 0);
+}
+
+static void a_full_row_table_is_a_code_and_hits_go_on(void) {
+    csm_settings settings = CHECK_SMALL;
+    settings.rows = 2;
+    csm *a = check_segment(&settings), *b = check_another(a);
+    CHECK_EQ(check_store(a, "k", 100, 1), CSM_OK);
+    csm *c = check_open(csm_descriptor(a), &settings);
+    int flipped;
+    CHECK_EQ(csm_join(c, CSM_APP, 0, NULL, 0, &flipped), CSM_NO_ROW);
+    csm_call call;
+    csm_view *view;
+    CHECK_EQ(check_claim(c, "other", &call), CSM_NO_ROW);
+    CHECK_EQ(csm_view_acquire(c, "k", 1, &view), CSM_NO_ROW);
+    CHECK_EQ(csm_reset_lock(c, 0), CSM_NO_ROW);
+    uint64_t hits = check_stat(c, CSM_STAT_HITS);
+    int64_t found = csm_find(c, "k", 1);
+    CHECK(found > 0 && check_filled(csm_base(c) + (found >> 27) * 16, 100, 1));
+    CHECK_EQ(check_stat(c, CSM_STAT_HITS), hits + 1); /* counted, by the process alone for now */
+    csm *observer = check_open(csm_descriptor(a), &settings);
+    CHECK_EQ(csm_join(observer, CSM_OBSERVER, 0, NULL, 0, &flipped), CSM_OK); /* needs none to look on */
+    CHECK_EQ(check_info(observer).entries, 1);
+    csm_leave(b);
+    check_join(c);
+    CHECK_EQ(check_stat(a, CSM_STAT_HITS), hits + 1); /* and by all, now that it has a row */
+    CHECK_EQ(check_store(c, "other", 100, 2), CSM_OK);
+}
+
+/* ---- another PID namespace */
+
+static void enter_a_namespace(struct check_child *me, csm *h) {
+    if (unshare(CLONE_NEWPID) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWPID) != 0) {
+        check_say(me, 'n');
+        return;
+    }
+    pid_t pid = check_fork_process();
+    if (pid == 0) {
+        CHECK_EQ(getpid(), 1);
+        check_join(h);
+        uint64_t outside = csm_owner(0, csm_load(&h->rows[0].incarnation));
+        CHECK(csm_process_alive(h, outside));
+        csm_call call;
+        CHECK_EQ(check_claim(h, "inside", &call), CSM_OWNER);
+        CHECK_EQ(check_claim(h, "outside", &call), CSM_JOINED);
+        check_say(me, 'j');
+        check_hear(me, 'e');
+        _exit(0);
+    }
+    waitpid(pid, NULL, 0);
+    check_say(me, 'e');
+    check_hear(me, 'e');
+}
+
+static void liveness_is_right_across_pid_namespaces(void) {
+    csm *h = check_segment(&CHECK_SMALL);
+    csm_call outside, inside;
+    CHECK_EQ(check_claim(h, "outside", &outside), CSM_OWNER);
+    struct check_child child = check_fork(enter_a_namespace, h);
+    char word;
+    CHECK_EQ(read(child.from, &word, 1), 1);
+    if (word == 'n') {
+        printf("       not tested: no PID namespace can be made here\n");
+        check_end(&child);
+        return;
+    }
+    CHECK_EQ(word, 'j');
+    CHECK_EQ(processes(h), 2);
+    CHECK_EQ(csm_load(&h->rows[1].pid), 1);
+    CHECK_EQ(check_claim(h, "inside", &inside), CSM_JOINED);
+    check_say(&child, 'e');
+    check_hear(&child, 'e');
+    CHECK_EQ(processes(h), 1);
+    CHECK_EQ(csm_wait(h, &inside, LONG_NS), CSM_OWNER);
+    check_say(&child, 'e');
+    check_end(&child);
+}
+
+/* ---- fork */
+
+static csm_call inherited_owner, inherited_waiter;
+
+static void use_what_is_the_parents(struct check_child *me, csm *h) {
+    CHECK_EQ(check_info(h).my_row, CSM_NO_INDEX);
+    CHECK_EQ(processes(h), 1); /* the parent, and not the child */
+    csm_call copy = inherited_owner, call;
+    CHECK_EQ(csm_wait(h, &inherited_waiter, LONG_NS), CSM_FORKED);
+    csm_wait_leave(h, &inherited_waiter);
+    CHECK_EQ(check_publish(h, &copy, "k", "v", 1), CSM_FORKED);
+    copy = inherited_owner;
+    CHECK_EQ(csm_abandon(h, &copy), CSM_FORKED);
+    CHECK_EQ(check_claim(h, "k", &call), CSM_JOINED); /* now it has a row */
+    CHECK_EQ(processes(h), 2);
+    copy = inherited_owner; /* and still no part in the parent's flight */
+    CHECK_EQ(check_publish(h, &copy, "k", "v", 1), CSM_FORKED);
+    CHECK_EQ(csm_wait(h, &inherited_waiter, LONG_NS), CSM_FORKED);
+    csm_wait_leave(h, &call);
+    check_say(me, 'd');
+    check_hear(me, 'e');
+}
+
+static void a_child_has_neither_row_nor_tickets(void) {
+    csm *h = check_segment(&CHECK_SMALL);
+    CHECK_EQ(check_claim(h, "k", &inherited_owner), CSM_OWNER);
+    CHECK_EQ(check_claim(h, "k", &inherited_waiter), CSM_JOINED);
+    struct check_child child = check_fork(use_what_is_the_parents, h);
+    check_hear(&child, 'd');
+    CHECK_EQ(check_info(h).waiters, 1);
+    CHECK_EQ(csm_wait(h, &inherited_waiter, 1), CSM_TIMEOUT); /* undisturbed */
+    check_say(&child, 'e');
+    check_end(&child);
+    CHECK_EQ(processes(h), 1);
+    CHECK(csm_process_alive(check_another(h), h->self));
+    CHECK_EQ(check_publish(h, &inherited_owner, "k", "v", 1), CSM_OK);
+    CHECK_EQ(csm_wait(h, &inherited_waiter, LONG_NS), CSM_AGAIN);
+}
+
+/* A child that is to outlive its parent; it talks over its parent's pipes. */
+static void fork_survivor(struct check_child *me, csm *h, void (*body)(struct check_child *me, csm *h)) {
+    if (check_fork_process() == 0) {
+        prctl(PR_SET_PDEATHSIG, 0);
+        body(me, h);
+        _exit(0);
+    }
+    check_hear(me, '-');
+}
+
+/* Kills the parent, which leaves its pipes to the survivor. */
+static void kill_parent_only(struct check_child *parent) {
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    CHECK(kill(parent->pid, SIGKILL) == 0);
+    CHECK_EQ(waitpid(parent->pid, NULL, 0), parent->pid);
+}
+
+static void end_survivor(struct check_child *parent) {
+    int status;
+    CHECK(waitpid(-1, &status, 0) > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    close(parent->from);
+    close(parent->to);
+}
+
+static void stay(struct check_child *me, csm *h) {
+    (void)h;
+    check_say(me, 's');
+    check_hear(me, 'e');
+}
+
+static void own_and_fork(struct check_child *me, csm *h) {
+    csm_call call;
+    CHECK_EQ(check_claim(h, "k", &call), CSM_OWNER);
+    fork_survivor(me, h, stay);
+}
+
+static void a_child_does_not_keep_its_parent_alive(void) {
+    csm *h = check_segment(&CHECK_SMALL);
+    struct check_child parent = check_fork(own_and_fork, h);
+    check_hear(&parent, 's');
+    csm_call call;
+    CHECK_EQ(check_claim(h, "k", &call), CSM_JOINED);
+    kill_parent_only(&parent);
+    CHECK_EQ(processes(h), 1);
+    CHECK_EQ(csm_wait(h, &call, LONG_NS), CSM_OWNER); /* while the child lives */
+    check_say(&parent, 'e');
+    end_survivor(&parent);
+}
+
+/* ---- fork with live views */
+
+static csm_view *inherited_view;
+
+static void acquire(csm *h) {
+    CHECK_EQ(check_store(h, "k", 1000, 42), CSM_OK);
+    CHECK_EQ(csm_view_acquire(h, "k", 1, &inherited_view), CSM_OK);
+}
+
+/* Two generations come and go that would use the view's memory if they could. */
+static void overwrite(csm *h) {
+    for (uint32_t round = 0; round < 2; round++) {
+        check_reset(h);
+        int code = CSM_OK;
+        for (uint32_t i = 0; code == CSM_OK; i++) code = check_store(h, check_key("over", i), 500, i);
+        CHECK_EQ(code, CSM_FULL_ARENA);
+    }
+}
+
+static void keep_view(struct check_child *me, csm *h) {
+    (void)h;
+    check_say(me, 's');
+    check_hear(me, 'r');
+    CHECK(check_filled(inherited_view->data, 1000, 42));
+    csm_view_release(inherited_view);
+    check_say(me, 'd');
+    check_hear(me, 'e');
+}
+
+static void an_inherited_view_survives_its_parents_release(void) {
+    csm *h = check_segment(&CHECK_SMALL);
+    acquire(h);
+    struct check_child child = check_fork(keep_view, h);
+    check_hear(&child, 's');
+    CHECK_EQ(processes(h), 2); /* the row that pins for the child */
+    csm_view_release(inherited_view);
+    CHECK_EQ(check_info(h).pinned_chunks, 1);
+    overwrite(h);
+    check_say(&child, 'r');
+    check_hear(&child, 'd');
+    CHECK_EQ(check_info(h).pinned_chunks, 0);
+    check_say(&child, 'e');
+    check_end(&child);
+    CHECK_EQ(processes(h), 1);
+}
+
+static void a_parents_view_survives_its_childs_end(void) {
+    csm *h = check_segment(&CHECK_SMALL);
+    acquire(h);
+    struct check_child child = check_fork(keep_view, h);
+    check_hear(&child, 's');
+    check_kill(&child);
+    CHECK_EQ(check_info(h).pinned_chunks, 1);
+    overwrite(h);
+    CHECK(check_filled(inherited_view->data, 1000, 42));
+    csm_view_release(inherited_view);
+    CHECK_EQ(check_info(h).pinned_chunks, 0);
+}
+
+static void view_and_fork(struct check_child *me, csm *h) {
+    acquire(h);
+    fork_survivor(me, h, keep_view);
+}
+
+static void an_inherited_view_survives_its_parents_death(void) {
+    csm *h = check_segment(&CHECK_SMALL);
+    struct check_child parent = check_fork(view_and_fork, h);
+    check_hear(&parent, 's');
+    kill_parent_only(&parent);
+    CHECK_EQ(processes(h), 2);
+    overwrite(h);
+    check_say(&parent, 'r');
+    check_hear(&parent, 'd');
+    CHECK_EQ(check_info(h).pinned_chunks, 0);
+    check_say(&parent, 'e');
+    end_survivor(&parent);
+}
+
+static void also_when_there_is_no_row_for_the_child(void) {
+    csm_settings settings = CHECK_SMALL;
+    settings.rows = 1;
+    csm *h = check_segment(&settings);
+    acquire(h);
+    struct check_child child = check_fork(keep_view, h);
+    check_hear(&child, 's');
+    csm_view_release(inherited_view);
+    overwrite(h);
+    check_say(&child, 'r');
+    check_hear(&child, 'd');
+    overwrite(h);
+    check_say(&child, 'e');
+    check_end(&child);
+}
+
+static void also_when_there_is_no_descriptor_for_the_child(void) {
+    csm *h = check_segment(&CHECK_SMALL);
+    acquire(h);
+    CHECK(setrlimit(RLIMIT_NOFILE, &(struct rlimit){64, 64}) == 0);
+    int fds[64], n = 0;
+    while ((fds[n] = open("/dev/null", O_RDONLY)) >= 0) n++;
+    for (int i = 0; i < 4; i++) close(fds[--n]); /* for check_fork's pipes */
+    struct check_child child = check_fork(keep_view, h);
+    while (n) close(fds[--n]);
+    check_hear(&child, 's');
+    csm_view_release(inherited_view);
+    overwrite(h);
+    check_say(&child, 'r');
+    check_hear(&child, 'd');
+    check_say(&child, 'e');
+    check_end(&child);
+    CHECK(csm_process_alive(check_another(h), h->self));
+}
+
+CHECK_MAIN(CHECK_TEST(every_process_has_a_row_of_its_own), CHECK_TEST(nonsense_is_not_alive),
+           CHECK_TEST(the_dead_are_seen_at_once_and_their_rows_used_again), CHECK_TEST(pins_die_with_their_process),
+           CHECK_TEST(a_full_row_table_is_a_code_and_hits_go_on), CHECK_TEST(liveness_is_right_across_pid_namespaces),
+           CHECK_TEST(a_child_has_neither_row_nor_tickets), CHECK_TEST(a_child_does_not_keep_its_parent_alive),
+           CHECK_TEST(an_inherited_view_survives_its_parents_release),
+           CHECK_TEST(a_parents_view_survives_its_childs_end), CHECK_TEST(an_inherited_view_survives_its_parents_death),
+           CHECK_TEST(also_when_there_is_no_row_for_the_child),
+           CHECK_TEST(also_when_there_is_no_descriptor_for_the_child))
