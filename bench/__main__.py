@@ -49,6 +49,7 @@ def main() -> int:
     out: Path | None = options.out or (None if options.quick else RESULTS)
     if options.quick and out is not None and out.resolve() == RESULTS.resolve():
         parser.error("figures of --quick mean nothing and do not belong into bench/results")
+    signal.signal(signal.SIGTERM, _exit)
     names = options.question or list(QUESTIONS)
     if len(names) == 1:
         answer(names[0], options.quick, out)
@@ -57,16 +58,25 @@ def main() -> int:
     for name in names:
         command = [sys.executable, "-m", "bench", name, *(["--quick"] if options.quick else [])]
         command += ["--out", str(out)] if out is not None else []
-        if subprocess.run(command, check=False).returncode != 0:
+        if _wait_for(command) != 0:
             failed.append(name)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
+def _wait_for(command: list[str]) -> int:
+    """Run a command; return its exit status. What ends this process ends the command, which cleans up."""
+    with subprocess.Popen(command) as child:
+        try:
+            return child.wait()
+        except SystemExit:  # a SIGTERM; a Ctrl-C goes to both
+            child.terminate()
+            raise
+
+
 def answer(name: str, quick: bool, out: Path | None) -> None:
     """Answer one question in this process, print the results, and write them unless `out` is None."""
-    signal.signal(signal.SIGTERM, _exit)
     question = importlib.import_module(f"bench.{name}")
     shown = shlex.join(["python", "-m", "bench", name, *(["--quick"] if quick else [])])
     taken_on = {"command": shown, **machine.describe()}

@@ -1,6 +1,6 @@
-/* core.c: the hit, the miss, the reset and the view in C alone; see core.py and instructions.py, which build and run it.
+/* core.c: hit, miss, reset and view in C alone; core.py and instructions.py build and run it.
  *
- *   core OBJECT time ROUNDS BATCH BIG   prints "case<TAB>nanoseconds a call", each case once a round, rounds interleaved
+ *   core OBJECT time ROUNDS BATCH BIG   times each case once a round; prints "case<TAB>nanoseconds a call"
  *   core OBJECT repeat CASE N           does one case N times and prints nothing: for counting instructions
  *
  * OBJECT begins the names of the shm objects it makes, and removes at its end; ROUNDS x BATCH is about how many hits

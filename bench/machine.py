@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sysconfig
 from pathlib import Path
 
 __all__ = ["describe"]
@@ -33,7 +34,8 @@ def describe() -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "libc": " ".join(platform.libc_ver()),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "Python compiled by": platform.python_compiler(),
+        # Distributions optimize with a profile; a plain build, such as pyenv's, is a good deal slower.
+        "Python built": f"{platform.python_compiler()}, {_optimizations()}",
         "C compiler": _first_line(os.environ.get("CC", "cc"), "--version"),
         "packages": ", ".join(versions),
         # More than the questions' own processes explain means that the figures are noisy.
@@ -47,6 +49,12 @@ def _cpu() -> str:
         if name.strip() == "model name":
             return value.strip()
     return platform.processor() or platform.machine()
+
+
+def _optimizations() -> str:
+    arguments = str(sysconfig.get_config_var("CONFIG_ARGS"))
+    found = [name for name in ("--enable-optimizations", "--with-lto") if name in arguments]
+    return " ".join(found) or "without --enable-optimizations"
 
 
 def _memory() -> str:

@@ -1,9 +1,9 @@
 """Processes that are started, asked and ended.
 
 A worker is forked by multiprocessing's fork server, a process without threads. It calls `target()` once, a
-module-level function or a partial of one, and gets a function, which it then calls with each message that it
-is sent; what that returns is the answer. Its end of the pipe closes when this process ends, however it ends,
-and a worker that reads the end of its pipe ends too.
+module-level function or a partial of one, and gets a function, which it then calls with each message that
+it is sent; what that returns is the answer. Its end of the pipe closes when this process ends, however it
+ends, and a worker that reads the end of its pipe ends too.
 """
 
 from __future__ import annotations

@@ -140,6 +140,19 @@ def _short(value: float) -> float:
 def write(directory: Path, name: str, page: str, data: Mapping[str, object]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{name}.md").write_text(page, encoding="utf-8")
-    # One line a sample, so that a diff of two runs can be read.
-    text = json.dumps(data, indent=2, ensure_ascii=False)
-    (directory / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    (directory / f"{name}.json").write_text(_one_line_a_sample(data), encoding="utf-8")
+
+
+def _one_line_a_sample(data: Mapping[str, object]) -> str:
+    """Return `data` as JSON with a line for each sample, so that the diff of two runs can be read."""
+
+    def text(value: object, indent: str) -> str:
+        inner = indent + "  "
+        if isinstance(value, dict) and "values" not in value:
+            items = [f"{inner}{json.dumps(key)}: {text(item, inner)}" for key, item in value.items()]
+            return "{\n" + ",\n".join(items) + f"\n{indent}}}"
+        if isinstance(value, list) and value:
+            return "[\n" + ",\n".join(inner + text(item, inner) for item in value) + f"\n{indent}]"
+        return json.dumps(value, ensure_ascii=False)
+
+    return text(data, "") + "\n"

@@ -2,8 +2,9 @@
 
 A call is one `Cache.reset()`, after so many entries were stored since the last one: the new version is
 found, the reset lock and the write lock are taken, the generation is flipped, and this process notices.
-There is no `on_reset` callback, no hook, and no other process. Each round stores all entries anew, untimed,
-so a round of a large cache has one call in it, and few rounds have to do. For resets of up to ten million
+There is no `on_reset` callback, no hook, and no other process. As in a server, other code ran right before,
+so that what a reset needs is in no cache of the processor. Each round stores all entries anew, untimed, so
+a round of a large cache has one call in it, and few rounds have to do. For resets of up to ten million
 entries see core.
 """
 

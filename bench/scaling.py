@@ -73,7 +73,7 @@ def run(bench: Bench) -> list[Table]:
     samples = [Sample(name, _processes(n), values) for (name, n), values in rates.items()]
     title = f"Hits on {len(os.sched_getaffinity(0))} cores ({rounds} rounds)"
     one = _processes(1)
-    return [Table(title, "hits a second, of all processes", samples, one, contender_is="by", plot="multiples")]
+    return [Table(title, "hits a second, by all", samples, one, contender_is="by", plot="multiples")]
 
 
 def _processes(n: int) -> str:

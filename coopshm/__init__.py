@@ -15,6 +15,7 @@ A map of the package, each module importing only from those above it:
     config      settings, checked                 keys       keys as bytes
     values      values as bytes                   failures   exceptions as bytes
     _segment    one attached segment: the only importer of the compiled core (csrc/)
+    hot         what a process remembers of a generation
     stats       what the processes have counted
     attachment  which segment and generation this process is in: hooks, reset
     cache       the compute-once loop

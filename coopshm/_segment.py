@@ -84,7 +84,7 @@ _FOREIGN = (lib.CSM_LAYOUT, lib.CSM_CORRUPT)
 
 # A look at the generation from Python, without a call into C, is right where the machine keeps loads in order: what was
 # copied before was then also loaded before. Elsewhere csm_generation has the fence.
-_LOADS_IN_ORDER = platform.machine() in ("x86_64", "AMD64")
+LOADS_IN_ORDER = platform.machine() in ("x86_64", "AMD64")
 
 #: A `csm_call *`: one attempt to get one key, with the ticket or the place in the queue it may have.
 Call = Any
@@ -165,7 +165,7 @@ class Segment:
         self.memory = memoryview(mapping).toreadonly()
         at = lib.csm_generation_offset(handle)
         #: Item 0 is the generation.
-        self.words = self.memory[at : at + 8].cast("Q") if _LOADS_IN_ORDER else _Words(self.handle)
+        self.words = self.memory[at : at + 8].cast("Q") if LOADS_IN_ORDER else _Words(self.handle)
         self.generation: Callable[[], int] = partial(self.words.__getitem__, 0)
         self._find = partial(lib.csm_find, self.handle)
 

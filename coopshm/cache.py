@@ -2,7 +2,7 @@
 
 The loop, for one key:
 
-    hot       a decoded value that this process has kept (hot.py)
+    memory    a decoded value that this process has kept, or the place of one (hot.py)
     look up   a hit: copy, check the generation, decode, check again, return
     claim     READY    somebody was faster: look up
               OWNER    run fn, publish, return its value
@@ -28,7 +28,7 @@ from .attachment import Attachment
 from .config import CacheConfig
 from .errors import DecodeError, EncodeError
 from .failures import decode_failure, encode_failure
-from .hot import MISSING, HotObjects, hot_key
+from .hot import MISSING, Memory
 from .stats import Stats, collect
 from .values import BYTES, FAILURE, PICKLE_BUFFERS, Codec, codec
 from .values import view as as_view
@@ -47,13 +47,14 @@ _WAIT_SLICE: Final = 0.25
 #: with its view object, costs about as much as copying this much.
 _PIN_FROM: Final = 16 * 1024
 
-#: Hot hits that a process counts by itself before it adds them to its row, where others see them, and looks whether the
+#: Hits that a process counts by itself before it adds them to its row, where others see them, and looks whether the
 #: segment is still the one that has the name.
 _DRAIN_AT: Final = 4096
 
 _BYPASS_ENCODE: Final = _segment.STATS["bypass_encode"]
 _BYPASS_DECODE: Final = _segment.STATS["bypass_decode"]
 _MISSES: Final = _segment.STATS["misses"]
+_HITS: Final = _segment.STATS["hits"]
 _HOT_HITS: Final = _segment.STATS["hot_hits"]
 
 
@@ -96,7 +97,8 @@ class Cache:
         self.name: Final = config.name
         self._codec: Final[Codec] = codec(config.serializer)
         self._attachment: Final = Attachment(namespace, config)
-        self._hot: Final = HotObjects(config.hot_objects, self._attachment.segment.words)
+        self._decode: Final = self._codec.decode
+        self._memory: Final = Memory(config.hot_objects, self._attachment.segment.words)
 
     def __repr__(self) -> str:
         return f"<coopshm.Cache {self.name!r} in namespace {self._attachment.namespace!r}>"
@@ -120,29 +122,39 @@ class Cache:
             ComputeError: another process's `fn` raised an exception that cannot be carried over; this has its text.
             Exception: whatever `fn` raised, here or where it ran.
         """
-        words, generation, table, hits = self._hot.front
+        words, generation, table, places, hits = self._memory.front
         kind = type(key)
+        data = b""
         if kind is str or kind is int or kind is bytes:
-            value = table.get(key, MISSING)
-            if value is not MISSING and words[0] == generation:
-                n = hits[0]
-                if n < _DRAIN_AT:
-                    hits[0] = n + 1
-                    return value  # type: ignore[return-value]
-        data = keys.encode_key(key)
-        at = hot_key(key, data)
-        if at is not key:
-            value = table.get(at, MISSING)
-            if value is not MISSING and words[0] == generation:
-                n = hits[0]
-                if n < _DRAIN_AT:
-                    hits[0] = n + 1
-                    return value  # type: ignore[return-value]
-        return cast("T", self._cached(at, data, fn))
+            at = key
+        else:
+            data = keys.encode_key(key)
+            at = (data,)
+        value = table.get(at, MISSING)
+        if value is not MISSING:
+            if words[0] == generation and (n := hits[0]) < _DRAIN_AT:
+                hits[0] = n + 1
+                return value  # type: ignore[return-value]
+        elif at in places:
+            copy, format = places[at]
+            payload = copy()
+            if words[0] == generation and (n := hits[1]) < _DRAIN_AT:  # else perhaps torn: it never happened
+                if format == BYTES:
+                    hits[1] = n + 1
+                    return payload  # type: ignore[return-value]
+                try:
+                    value = self._decode(format, payload)
+                except DecodeError:
+                    pass  # the long way deals with it
+                else:
+                    if words[0] == generation:
+                        hits[1] = n + 1
+                        return value  # type: ignore[return-value]
+        return cast("T", self._cached(at, data or keys.encode_key(key), fn))
 
     def _cached(self, at: object, data: bytes, fn: Callable[[], object]) -> object:
         """`cached` for what is not hot; `at` is the key's place in the table of hot objects."""
-        if self._hot.hits[0] >= _DRAIN_AT:
+        if max(self._memory.hits) >= _DRAIN_AT:
             self._drain()
         while True:
             try:
@@ -237,7 +249,7 @@ class Cache:
     # ---- looking on
 
     def stats(self) -> Stats:
-        """Return what all processes of the cache have counted. Hot hits of other processes come in batches."""
+        """Return what all processes of the cache have counted. Hits of other processes come in batches."""
         self._drain()
         return collect(self.name, self._attachment.notice()[0])
 
@@ -250,12 +262,14 @@ class Cache:
         self._attachment.segment.destroy()
 
     def _drain(self) -> None:
-        """Add the hot hits to the row, and see whether the segment still has its name: hits alone would never tell."""
+        """Add the hits to the row, and see whether the segment still has its name: hits alone would never tell."""
         segment = self._attachment.segment
-        n = self._hot.drain()
-        if n:
-            segment.count(_HOT_HITS, n)
-        if n >= _DRAIN_AT:
+        hot, placed = self._memory.drain()
+        if hot:
+            segment.count(_HOT_HITS, hot)
+        if placed:
+            segment.count(_HITS, placed)
+        if hot >= _DRAIN_AT or placed >= _DRAIN_AT:
             segment.gone()
 
     # ---- the loop
@@ -272,9 +286,11 @@ class Cache:
             return MISSING
         format, size = found & 31, (found >> 5) & 0x3FFFFF
         payload: bytes | memoryview
+        copy = None
         if found > 0 and (format != PICKLE_BUFFERS or size < _PIN_FROM):
             start = found >> 27 << 4
-            payload = segment.memory[start : start + size].tobytes()
+            copy = segment.memory[start : start + size].tobytes
+            payload = copy()
         else:
             view = segment.view(data)
             if view is None:
@@ -284,11 +300,13 @@ class Cache:
                 payload = payload.tobytes()
         if segment.generation() != generation:  # perhaps torn: nothing is decoded that was not checked
             return MISSING
-        value = payload if format == BYTES else self._codec.decode(format, payload)
+        value = payload if format == BYTES else self._decode(format, payload)
         if format != BYTES and segment.generation() != generation:
             return MISSING
-        if at is not None and type(payload) is bytes:  # else it is over shared memory
-            self._hot.keep(segment.words, generation, at, value, size, own=False)
+        if at is not None and copy is not None:
+            kept = self._memory.keep(segment.words, generation, at, value, size, own=False)
+            if not kept and _segment.LOADS_IN_ORDER:
+                self._memory.remember(segment.words, generation, at, (copy, format))
         return value
 
     def _compute(self, data: bytes, at: object, fn: Callable[[], object]) -> object:
@@ -384,7 +402,7 @@ class Cache:
         if code == _segment.STALE or segment.generation() != generation:
             return MISSING
         if code == _segment.OK:
-            self._hot.keep(segment.words, generation, at, value, sum(map(len, pieces)), own=True)
+            self._memory.keep(segment.words, generation, at, value, sum(map(len, pieces)), own=True)
         return value
 
     def _outcome(self, segment: Segment, call: Call, data: bytes, fn: Callable[[], object]) -> object:
