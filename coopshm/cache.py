@@ -83,6 +83,16 @@ class _Frame(NamedTuple):
     pid: int  # a forked child is not in the middle of its parent's computations
 
 
+_pid = os.getpid()
+
+
+def _after_fork() -> None:
+    global _pid
+    _pid = os.getpid()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
 _frames: ContextVar[tuple[_Frame, ...]] = ContextVar("coopshm_frames", default=())
 
 
@@ -346,9 +356,10 @@ class Cache:
         Raises:
             CycleError: it, or one around it, is the very computation that is asked for.
         """
-        parent, pid = None, os.getpid()
-        for at, frame in enumerate(frames := _frames.get()):
-            if frame.pid != pid:
+        parent = None
+        frames = _frames.get()
+        for at, frame in enumerate(frames):
+            if frame.pid != _pid:
                 continue
             if frame.segment is segment:
                 if frame.key == data:
@@ -370,7 +381,7 @@ class Cache:
             # behind a flight of this thread, which a hook may itself ask for.
             segment.release(call)
             return MISSING
-        token = _frames.set((*_frames.get(), _Frame(segment, data, call, os.getpid())))
+        token = _frames.set((*_frames.get(), _Frame(segment, data, call, _pid)))
         try:
             value = fn()
         except Exception as exc:
@@ -429,7 +440,7 @@ class Cache:
         self._attachment.segment.count(stat)
         while True:
             here = segment, _ = self._attachment.notice()
-            token = _frames.set((*_frames.get(), _Frame(segment, data, None, os.getpid())))
+            token = _frames.set((*_frames.get(), _Frame(segment, data, None, _pid)))
             try:
                 value = fn()
             except Exception:

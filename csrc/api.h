@@ -90,6 +90,7 @@ typedef struct { /* a place in the queue, filled by csm_claim, kept up to date b
     uint64_t generation;
     uint64_t serial;
     uint64_t owner;
+    uint64_t parent;
     uint32_t flight;
     uint32_t node;
     uint64_t outcome_serial; /* set by CSM_OUTCOME: */

@@ -36,6 +36,8 @@ struct csm {
     struct csm_row *mine;      /* the row, or `spare` until there is one */
     struct csm_row spare;
     uint64_t role;
+    uint64_t pid;              /* of this process */
+    uint64_t claims;           /* so many so far, about */
     uint64_t views;            /* live views in this process */
     uint64_t forks;            /* +1 in each forked child */
     uint64_t pins_lost_before; /* views made before that fork have no pins in this process's row */

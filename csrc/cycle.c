@@ -1,9 +1,9 @@
 /* cycle.c: does a computation wait for itself?
  *
- * The wait-for graph is in the nodes: "the computation `parent` waits for the flight `target`". A computation may wait for
- * several flights at once (threads, tasks), so this is a search, not a walk. It runs under the write lock, before the edge
- * that might close the cycle is added: of the calls that form a cycle, the last one to join sees it. It runs only for nested
- * waits, and costs a scan of the nodes per flight reached.
+ * The wait-for graph has two kinds of edges. A node says "the computation `parent` waits for the flight `target`"; a flight says
+ * "the computation `parent` is computing me itself". A computation may have several at once (threads, tasks), so this is a
+ * search, not a walk. It runs under the write lock, before the edge that might close the cycle is added: of the calls that form a
+ * cycle, the last one to join sees it. It runs only for nested waits, and costs a scan of nodes and flights per flight reached.
  *
  * An edge counts only while its waiter lives, its parent is still that waiter's flight, and its target is live: what a
  * killed process left behind raises no false alarm. */
@@ -37,45 +37,64 @@ static bool is_live_target(csm *h, uint64_t generation, uint64_t target) {
     return f < h->geo.flights && csm_flight_is_live(h, generation, f, target >> 16);
 }
 
-static bool is_edge(csm *h, uint64_t generation, uint32_t node, uint64_t parent) {
-    struct csm_node *n = &h->nodes[node];
-    uint64_t owner = csm_load(&n->owner);
-    return owner != 0 && csm_load(&n->parent) == parent && is_live_target(h, generation, parent) &&
-           is_live_target(h, generation, csm_load(&n->target)) &&
+/* Is `parent`, by `owner`, a computation in which `target` is needed? */
+static bool is_edge(csm *h, uint64_t generation, uint64_t parent, uint64_t owner, uint64_t target) {
+    return owner != 0 && is_live_target(h, generation, parent) && is_live_target(h, generation, target) &&
            csm_load(&h->flights[csm_target_flight(parent)].owner) == owner && csm_process_alive(h, owner);
 }
 
-bool csm_cycle_found_locked(csm *h, uint64_t generation, uint64_t parent, uint64_t target) {
-    static __thread struct {
+static __thread struct {
+    struct {
         uint64_t target;
         uint32_t from;
-    } reached[REACHED_MAX];
-    uint32_t n = 1, nodes = csm_wait_nodes(h);
-    reached[0].target = target;
-    reached[0].from = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint64_t at = reached[i].target;
-        if (at == parent) { /* from the parent back to what it asked for, then turned round */
-            uint64_t path[CHAIN_MAX];
-            size_t length = 0;
-            for (uint32_t j = i; length < CHAIN_MAX; j = reached[j].from) {
-                path[length++] = reached[j].target;
-                if (j == 0) break;
-            }
-            chain.n = 0;
-            while (length) add_to_chain(h, path[--length]);
+    } item[REACHED_MAX];
+    uint32_t n;
+} reached;
+
+static void reach(uint64_t target, uint32_t from) {
+    for (uint32_t i = 0; i < reached.n; i++)
+        if (reached.item[i].target == target) return;
+    if (reached.n == REACHED_MAX) return; /* absurdly wide: Ctrl-C remains */
+    reached.item[reached.n].target = target;
+    reached.item[reached.n++].from = from;
+}
+
+static void reach_next(csm *h, uint64_t generation, uint32_t i) {
+    uint64_t at = reached.item[i].target;
+    uint32_t nodes = csm_wait_nodes(h), flights = (uint32_t)csm_min(csm_load(&h->header->flights_used), h->geo.flights);
+    for (uint32_t n = 0; n < nodes; n++) {
+        struct csm_node *node = &h->nodes[n];
+        uint64_t target = csm_load(&node->target);
+        if (csm_load(&node->parent) == at && is_edge(h, generation, at, csm_load(&node->owner), target)) reach(target, i);
+    }
+    for (uint32_t f = 0; f < flights; f++) {
+        struct csm_flight *flight = &h->flights[f];
+        uint64_t target = csm_target(csm_load(&flight->serial), f);
+        if (csm_load(&flight->parent) == at && is_edge(h, generation, at, csm_load(&flight->owner), target)) reach(target, i);
+    }
+}
+
+/* From what was asked for to item `i`. */
+static void tell(csm *h, uint32_t i) {
+    static __thread uint64_t path[REACHED_MAX];
+    size_t length = 0;
+    for (;; i = reached.item[i].from) {
+        path[length++] = reached.item[i].target;
+        if (i == 0) break; /* `from` is always smaller, so this ends */
+    }
+    chain.n = 0;
+    while (length) add_to_chain(h, path[--length]);
+}
+
+bool csm_cycle_found_locked(csm *h, uint64_t generation, uint64_t parent, uint64_t target) {
+    reached.n = 0;
+    reach(target, 0);
+    for (uint32_t i = 0; i < reached.n; i++) {
+        if (reached.item[i].target == parent) {
+            tell(h, i);
             return true;
         }
-        for (uint32_t node = 0; node < nodes; node++) {
-            if (csm_load(&h->nodes[node].parent) != at || !is_edge(h, generation, node, at)) continue;
-            uint64_t next = csm_load(&h->nodes[node].target);
-            bool known = false;
-            for (uint32_t j = 0; j < n && !known; j++) known = reached[j].target == next;
-            if (known) continue;
-            if (n == REACHED_MAX) return false; /* absurdly wide: `timeout` and Ctrl-C remain */
-            reached[n].target = next;
-            reached[n++].from = i;
-        }
+        reach_next(h, generation, i);
     }
     return false;
 }

@@ -23,11 +23,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <unistd.h>
 
 /* A flight's first waiter looks after the owner this often: the contract promises a takeover within 20 ms. */
 static const uint64_t SENTINEL_SLICE_NS = 10000000;
 static const uint64_t WAITER_SLICE_NS = 50000000;
+/* One claim in so many looks whether the object still has its name. */
+enum { LOOK_MASK = 15 };
 /* The log's pages are reserved this far ahead of its end, outside the lock. */
 static const uint64_t LOG_STEP = 64 * 1024;
 
@@ -113,13 +114,17 @@ static uint32_t find_free_locked(csm *h, uint64_t generation) {
 
 /* ---- claim ---- */
 
-static int join_locked(csm *h, uint64_t generation, uint32_t f, const csm_call *parent_call, csm_waiter *waiter) {
-    const csm_ticket *parent = parent_call ? &parent_call->ticket : NULL;
-    struct csm_flight *flight = &h->flights[f];
-    uint64_t serial = csm_load(&flight->serial), target = csm_target(serial, f), edge = 0;
+/* The computation that a call is made from, as a target word; 0 when there is none that anybody could wait for. */
+static uint64_t edge_from(csm *h, uint64_t generation, const csm_call *parent) {
+    const csm_ticket *t = parent ? &parent->ticket : NULL;
     /* A ticket from before a fork is the parent process's computation, not this one's. */
-    if (parent && parent->serial && parent->generation == generation && parent->owner == h->self)
-        edge = csm_target(parent->serial, parent->flight);
+    if (!t || t->serial == 0 || t->generation != generation || t->owner != h->self) return 0;
+    return csm_target(t->serial, t->flight);
+}
+
+static int join_locked(csm *h, uint64_t generation, uint32_t f, uint64_t edge, csm_waiter *waiter) {
+    struct csm_flight *flight = &h->flights[f];
+    uint64_t serial = csm_load(&flight->serial), target = csm_target(serial, f);
     if (edge && csm_cycle_found_locked(h, generation, edge, target)) return CSM_CYCLE;
     uint32_t node = csm_wait_node_take(h);
     if (node == CSM_NO_INDEX) return CSM_NO_NODE;
@@ -127,7 +132,8 @@ static int join_locked(csm *h, uint64_t generation, uint32_t f, const csm_call *
     csm_store(&h->nodes[node].parent, edge);
     /* SYNC join: who ends the flight does so under the lock, hence after this, and finds the node. */
     csm_store_release(&h->nodes[node].target, target);
-    *waiter = (csm_waiter){.generation = generation, .serial = serial, .owner = h->self, .flight = f, .node = node};
+    *waiter = (csm_waiter){.generation = generation, .serial = serial, .owner = h->self, .parent = edge, .flight = f,
+                           .node = node};
     csm_stat_add(h, CSM_STAT_WAITS, 1);
     return CSM_JOINED;
 }
@@ -140,12 +146,13 @@ static void own_locked(csm *h, uint64_t generation, uint32_t f, csm_ticket *tick
 }
 
 /* Unattended flight `f`, which must be live: becomes the caller's. */
-static void take_over_locked(csm *h, uint64_t generation, uint32_t f, csm_ticket *ticket) {
+static void take_over_locked(csm *h, uint64_t generation, uint32_t f, uint64_t edge, csm_ticket *ticket) {
     struct csm_flight *flight = &h->flights[f];
     csm_arena_return_locked(h, generation, flight);
     csm_store(&flight->term, csm_load(&flight->term) + 1); /* voids the former owner's ticket, should it have given up */
-    csm_store(&flight->pid, (uint64_t)getpid());
+    csm_store(&flight->pid, h->pid);
     csm_store(&flight->sentinel, 0);
+    csm_store(&flight->parent, edge);
     csm_store_release(&flight->owner, h->self);
     csm_store_release(&flight->given_up, 0);
     csm_stat_add(h, CSM_STAT_TAKEOVERS, 1);
@@ -153,7 +160,7 @@ static void take_over_locked(csm *h, uint64_t generation, uint32_t f, csm_ticket
 }
 
 static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_hash hash, const void *key,
-                        size_t key_bytes, csm_ticket *ticket) {
+                        size_t key_bytes, uint64_t edge, csm_ticket *ticket) {
     uint32_t f = find_free_locked(h, generation);
     if (f == CSM_NO_INDEX) {
         if (csm_flight_reap_locked(h, generation) == 0) return CSM_NO_FLIGHT;
@@ -174,8 +181,9 @@ static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_h
     csm_store(&flight->waiters, 0);
     csm_store(&flight->sentinel, 0);
     csm_store(&flight->started_ns, csm_now_ns());
-    csm_store(&flight->pid, (uint64_t)getpid());
+    csm_store(&flight->pid, h->pid);
     csm_store(&flight->key_bytes, key_bytes);
+    csm_store(&flight->parent, edge);
     csm_fill_racy(flight->key, key, csm_min(key_bytes, CSM_KEY_PREVIEW));
     csm_store_release(&flight->serial, serial);
     csm_index_occupy_locked(h, generation, slot, hash, f); /* the commit */
@@ -186,22 +194,22 @@ static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_h
 static int claim_locked(csm *h, struct csm_hash hash, const char *key, size_t key_bytes, const csm_call *parent,
                         csm_call *call) {
     if (csm_destroyed(h)) return CSM_GONE; /* under the lock: a flight here would be published for nobody */
-    uint64_t generation = csm_load(&h->header->generation), slot;
+    uint64_t generation = csm_load(&h->header->generation), edge = edge_from(h, generation, parent), slot;
     uint32_t f;
     switch (csm_index_place_locked(h, generation, hash, key, key_bytes, &slot, &f)) {
     case CSM_PLACE_FULL:
         return CSM_READY;
     case CSM_PLACE_COMPUTING:
         if (csm_flight_is_live(h, generation, f, csm_load(&h->flights[f].serial))) {
-            if (csm_flight_is_attended(h, f)) return join_locked(h, generation, f, parent, &call->waiter);
-            take_over_locked(h, generation, f, &call->ticket);
+            if (csm_flight_is_attended(h, f)) return join_locked(h, generation, f, edge, &call->waiter);
+            take_over_locked(h, generation, f, edge, &call->ticket);
             return CSM_OWNER;
         }
         /* A computing slot whose flight does not point back: damage. Vacating it is safe, nobody owns it. */
         csm_index_vacate_locked(h, generation, slot);
         return CSM_AGAIN;
     case CSM_PLACE_FREE:
-        return begin_locked(h, generation, slot, hash, key, key_bytes, &call->ticket);
+        return begin_locked(h, generation, slot, hash, key, key_bytes, edge, &call->ticket);
     case CSM_PLACE_NONE:
         break;
     }
@@ -211,7 +219,8 @@ static int claim_locked(csm *h, struct csm_hash hash, const char *key, size_t ke
 int csm_claim(csm *h, const char *key, size_t key_bytes, const csm_call *parent, csm_call *call) {
     if (key_bytes > CSM_MAX_KEY) return CSM_INVALID;
     struct csm_hash hash = csm_hash(h->secret, key, key_bytes);
-    if (!csm_linked(h)) return CSM_GONE;
+    /* A system call, so not each time; the first claims of a process always look. */
+    if ((csm_add(&h->claims, 1) & LOOK_MASK) == 0 && !csm_linked(h)) return CSM_GONE;
     for (;;) {
         int code = csm_lock(h);
         if (code != CSM_OK) return code;
@@ -261,7 +270,7 @@ static int try_take_over(csm *h, csm_waiter *w, csm_ticket *ticket) {
         csm_flight_is_live(h, w->generation, w->flight, w->serial)) {
         code = CSM_OK;
         if (!csm_flight_is_attended(h, w->flight)) {
-            take_over_locked(h, w->generation, w->flight, ticket);
+            take_over_locked(h, w->generation, w->flight, w->parent, ticket);
             code = CSM_OWNER;
         }
     }

@@ -105,7 +105,8 @@ struct csm_flight {
     uint64_t started_ns; /* L */
     uint64_t pid;        /* L */
     uint64_t key_bytes;  /* L  whole key */
-    uint64_t spare[2];
+    uint64_t parent;     /* L  target word of the computation that its owner makes it for, 0: none */
+    uint64_t spare;
     unsigned char key[CSM_KEY_PREVIEW]; /* L */
     uint64_t pad[4];
 };

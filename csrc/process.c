@@ -124,6 +124,7 @@ int csm_process_enter(csm *h) {
         if (h->fd < 0) code = CSM_NO_ROW;
         if (row != CSM_NO_INDEX) {
             code = CSM_OK;
+            h->pid = (uint64_t)getpid();
             uint64_t self = take_over_row(h, row, h->role);
             h->row = row;
             csm_store_release(&h->mine, &h->rows[row]);
@@ -191,6 +192,8 @@ static void after_fork_in_child(void) {
         int inherited = h->fd;
         memset(&h->spare, 0, sizeof h->spare);
         h->forks++;
+        h->pid = (uint64_t)getpid();
+        csm_store(&h->claims, 0);
         if (h->child_fd == NO_ROW_FOR_CHILD) h->pins_lost_before = h->forks;
         if (h->child_fd >= 0) {
             h->fd = h->child_fd;

@@ -17,6 +17,7 @@ static const csm_settings TINY = {.memory_limit = CSM_MIN_LIMIT, .max_items = 64
 enum { BEFORE = 5, NEW = 6, FITS = 32 }; /* FITS: values of 2000 bytes in all of the arena */
 
 static size_t arena_at;              /* where the arena begins in the object */
+static bool may_be_gone;              /* what is done makes or destroys a segment */
 static uint64_t before_in_generation; /* which has the entries "before"; 0: none */
 static unsigned char values[NEW][1500 * NEW]; /* of the keys "new": 1500 bytes times the number */
 
@@ -64,12 +65,13 @@ static void check_usable(int fd) {
     csm *h;
     int created, own = csm_process_reopen(fd);
     int code = csm_open(own, &TINY, 0, &h, &created);
-    if (code == CSM_GONE) { /* killed in csm_destroy, after all */
+    if (code == CSM_GONE) { /* half-made, or destroyed: made anew under its name, by who comes next */
+        CHECK(may_be_gone);
         close(own);
         return;
     }
     CHECK_EQ(code, CSM_OK);
-    check_join(h);
+    check_join(check_keep(h));
     check_sound(h);
     uint64_t generation = csm_generation(h);
     for (uint32_t i = 0; i < BEFORE; i++)
@@ -264,10 +266,14 @@ static void reset_and_store(csm *h) {
 static void killed_while_resetting(void) { kill_while(reset_and_store, NULL, 0); }
 
 static void destroy(csm *h) { CHECK_EQ(csm_destroy(h), CSM_OK); }
-static void killed_while_destroying(void) { kill_while(destroy, NULL, 0); }
+static void killed_while_destroying(void) {
+    may_be_gone = true;
+    kill_while(destroy, NULL, 0);
+}
 
 static void killed_while_creating_and_attaching(void) {
     if (!step_possible()) return;
+    may_be_gone = true;
     int fd = check_object();
     arena_at = csm_segment_bytes(&TINY) - TINY.memory_limit;
     uint32_t creating = kill_at_every_store(fd, &ATTACH, 0), attaching = kill_at_every_store(fd, &ATTACH, 0);

@@ -18,7 +18,7 @@ static int open_code(int fd, const csm_settings *settings, uint64_t timeout_ns, 
     int code = csm_open(own, settings, timeout_ns, &h, created);
     CHECK_EQ(h != NULL, code == CSM_OK);
     if (code == CSM_OK)
-        csm_leave(h);
+        csm_leave(check_keep(h));
     else
         CHECK(close(own) == 0); /* still the caller's */
     return code;

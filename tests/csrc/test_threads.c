@@ -276,9 +276,10 @@ static void act_alone(struct check_child *me, csm *h) {
 }
 
 static void forks_among_threads(void) {
-#ifdef CSM_TSAN
-    printf("       not tested: ThreadSanitizer does not follow forks of a process with threads\n");
-#else
+    if (!CHECK_FORKS_WITH_THREADS) {
+        printf("       not tested: forks of a process with threads, under a sanitizer\n");
+        return;
+    }
     pthread_t threads[4];
     make_source();
     shared = check_segment(&CHECK_SMALL);
@@ -290,7 +291,6 @@ static void forks_among_threads(void) {
     csm_store(&source->stop, 1);
     join_threads(threads, 4);
     check_all_over(shared);
-#endif
 }
 
 /* ---- a crowd of processes, among which death goes about */
