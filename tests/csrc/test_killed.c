@@ -246,7 +246,7 @@ static void killed_while_reaping(void) { kill_while(reap, leave_flights, 0); }
 
 /* The run jumps over a pinned chunk, and leaves a hole in front of it. */
 static void pin_a_chunk(csm *h) {
-    csm_view *view;
+    static csm_view *view; /* never released */
     CHECK_EQ(csm_view_acquire(h, "before 4", 8, &view), CSM_OK);
     check_reset(h);
     for (uint32_t i = 0; i < BEFORE; i++) CHECK_EQ(check_store(h, check_key("before", i), 1000 * i, i), CSM_OK);
