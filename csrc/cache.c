@@ -131,11 +131,11 @@ int csm_reset_lock(csm *h, uint64_t limit_ns) {
     }
 }
 
-void csm_reset_unlock(csm *h) { csm_swap_if(&h->header->reset_lock, h->self, 0); }
+void csm_reset_unlock(csm *h) { csm_swap_if(&h->header->reset_lock, csm_self(h), 0); }
 
 int csm_reset_commit(csm *h, const char *version, size_t version_bytes) {
     if (version_bytes > CSM_VERSION_BYTES) return CSM_INVALID;
-    if (h->self == 0 || csm_load(&h->header->reset_lock) != h->self) return CSM_INVALID;
+    if (csm_self(h) == 0 || csm_load(&h->header->reset_lock) != csm_self(h)) return CSM_INVALID;
     int code = csm_lock(h);
     if (code != CSM_OK) return code;
     csm_segment_flip_locked(h, version, version_bytes, NULL, 0);
@@ -212,7 +212,7 @@ void csm_describe(csm *h, csm_info *out) {
     out->reset_at_ns = csm_load(&epoch->reset_at_ns);
     out->created_at_ns = header->created_ns;
     out->destroyed = (uint64_t)csm_destroyed(h);
-    out->my_row = h->row;
+    out->my_row = csm_row(h);
     struct stat st;
     if (h->fd >= 0 && fstat(h->fd, &st) == 0) out->reserved_bytes = (uint64_t)st.st_blocks * 512;
     uint64_t flights = csm_min(csm_load(&header->flights_used), h->geo.flights);

@@ -71,6 +71,10 @@ static inline void csm_nap_ns(uint64_t ns) {
     nanosleep(&t, NULL);
 }
 
+/* Row and owner word of this process. A thread may win the row while others look; the owner word is stored last. */
+static inline uint64_t csm_self(csm *h) { return csm_load_acquire(&h->self); }
+static inline uint32_t csm_row(csm *h) { return csm_load(&h->row); }
+
 /* Returns the count before. The row is this process's own: no cache line is shared with another one. */
 static inline uint64_t csm_stat_add(csm *h, enum csm_stat stat, uint64_t n) {
     return csm_add(&csm_load(&h->mine)->stats[stat], n);

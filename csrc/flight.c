@@ -118,7 +118,7 @@ static uint32_t find_free_locked(csm *h, uint64_t generation) {
 static uint64_t edge_from(csm *h, uint64_t generation, const csm_call *parent) {
     const csm_ticket *t = parent ? &parent->ticket : NULL;
     /* A ticket from before a fork is the parent process's computation, not this one's. */
-    if (!t || t->serial == 0 || t->generation != generation || t->owner != h->self) return 0;
+    if (!t || t->serial == 0 || t->generation != generation || t->owner != csm_self(h)) return 0;
     return csm_target(t->serial, t->flight);
 }
 
@@ -132,7 +132,7 @@ static int join_locked(csm *h, uint64_t generation, uint32_t f, uint64_t edge, c
     csm_store(&h->nodes[node].parent, edge);
     /* SYNC join: who ends the flight does so under the lock, hence after this, and finds the node. */
     csm_store_release(&h->nodes[node].target, target);
-    *waiter = (csm_waiter){.generation = generation, .serial = serial, .owner = h->self, .parent = edge, .flight = f,
+    *waiter = (csm_waiter){.generation = generation, .serial = serial, .owner = csm_self(h), .parent = edge, .flight = f,
                            .node = node};
     csm_stat_add(h, CSM_STAT_WAITS, 1);
     return CSM_JOINED;
@@ -140,7 +140,7 @@ static int join_locked(csm *h, uint64_t generation, uint32_t f, uint64_t edge, c
 
 static void own_locked(csm *h, uint64_t generation, uint32_t f, csm_ticket *ticket) {
     struct csm_flight *flight = &h->flights[f];
-    *ticket = (csm_ticket){.generation = generation, .serial = csm_load(&flight->serial), .owner = h->self,
+    *ticket = (csm_ticket){.generation = generation, .serial = csm_load(&flight->serial), .owner = csm_self(h),
                            .term = (uint32_t)csm_load(&flight->term), .flight = f};
     csm_stat_add(h, CSM_STAT_COMPUTATIONS, 1);
 }
@@ -153,7 +153,7 @@ static void take_over_locked(csm *h, uint64_t generation, uint32_t f, uint64_t e
     csm_store(&flight->pid, h->pid);
     csm_store(&flight->sentinel, 0);
     csm_store(&flight->parent, edge);
-    csm_store_release(&flight->owner, h->self);
+    csm_store_release(&flight->owner, csm_self(h));
     csm_store_release(&flight->given_up, 0);
     csm_stat_add(h, CSM_STAT_TAKEOVERS, 1);
     own_locked(h, generation, f, ticket);
@@ -171,7 +171,7 @@ static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_h
     if (serial == 0 || serial >> 48) serial = 1; /* 48 bits: at a million a second, nine years without a restart */
     csm_store(&h->header->next_serial, serial + 1);
     csm_store(&flight->serial, 0); /* until it is complete */
-    csm_store(&flight->owner, h->self);
+    csm_store(&flight->owner, csm_self(h));
     csm_store(&flight->term, 0);
     csm_store(&flight->slot, slot);
     csm_store(&flight->generation, generation);
@@ -248,7 +248,7 @@ static bool is_sentinel(csm *h, const csm_waiter *w) {
 static void leave(csm *h, csm_waiter *w) {
     if (w->serial == 0) return;
     w->serial = 0;
-    if (w->owner != h->self || w->node >= h->geo.nodes || w->flight >= h->geo.flights) return; /* a parent's, before a fork */
+    if (w->owner != csm_self(h) || w->node >= h->geo.nodes || w->flight >= h->geo.flights) return; /* a parent's, before a fork */
     csm_swap_if(&h->flights[w->flight].sentinel, w->node + 1, 0);
     csm_wait_node_drop(h, w->node);
 }
@@ -280,7 +280,7 @@ static int try_take_over(csm *h, csm_waiter *w, csm_ticket *ticket) {
 
 int csm_wait(csm *h, csm_call *call, uint64_t limit_ns) {
     csm_waiter *w = &call->waiter;
-    if (w->serial == 0 || w->owner != h->self || w->node >= h->geo.nodes || w->flight >= h->geo.flights)
+    if (w->serial == 0 || w->owner != csm_self(h) || w->node >= h->geo.nodes || w->flight >= h->geo.flights)
         return CSM_FORKED;
     uint64_t start = csm_now_ns();
     for (;;) {
@@ -308,7 +308,7 @@ void csm_wait_leave(csm *h, csm_call *call) {
     uint64_t serial = w->serial;
     leave(h, w);
     /* It may have been counted among the readers of an outcome that it will not read. */
-    if (serial && w->flight < h->geo.flights && w->owner == h->self) csm_outcome_done(h, w->flight, serial);
+    if (serial && w->flight < h->geo.flights && w->owner == csm_self(h)) csm_outcome_done(h, w->flight, serial);
 }
 
 /* ---- publish ---- */
@@ -319,7 +319,7 @@ static void give_up(csm *h, const csm_ticket *t) { csm_raise(&h->flights[t->flig
 
 /* CSM_OK: the flight is the caller's, and *slot is its slot. */
 static int check_ticket_locked(csm *h, const csm_ticket *t, uint64_t *slot) {
-    if (t->owner != h->self) return CSM_FORKED;
+    if (t->owner != csm_self(h)) return CSM_FORKED;
     if (t->flight >= h->geo.flights) return CSM_INVALID;
     struct csm_flight *flight = &h->flights[t->flight];
     *slot = csm_load(&flight->slot);
@@ -337,7 +337,7 @@ static int check_ticket_locked(csm *h, const csm_ticket *t, uint64_t *slot) {
 
 static int lock_for(csm *h, const csm_ticket *t, uint64_t *slot) {
     if (t->serial == 0) return CSM_STALE;
-    if (t->owner != h->self) return CSM_FORKED;
+    if (t->owner != csm_self(h)) return CSM_FORKED;
     if (t->flight >= h->geo.flights) return CSM_INVALID;
     int code = csm_lock(h);
     if (code != CSM_OK) {

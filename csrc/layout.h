@@ -61,6 +61,7 @@
 /* Bytes of the OFD locks, far behind any data. They are the same in every layout version, so that one may ask
  * whether *anybody* uses an object without understanding the object. */
 #define CSM_LOCK_ROWS (INT64_C(1) << 62)      /* + row: that row is held */
+#define CSM_LOCK_APPS (CSM_LOCK_ROWS + (INT64_C(1) << 20)) /* + row: its process has joined as an app */
 #define CSM_LOCK_CREATE (CSM_LOCK_ROWS - 1)   /* initialising */
 
 enum csm_state { CSM_BLANK = 0, CSM_USABLE = 1, CSM_DESTROYED = 2 };

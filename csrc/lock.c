@@ -18,10 +18,10 @@ static const uint64_t PATIENCE_NS = 500000000;
 bool csm_lock_try(csm *h, uint64_t *word, bool *stolen) {
     *stolen = false;
     uint64_t holder = csm_load(word);
-    if (holder == 0) return csm_swap_if(word, 0, h->self);
+    if (holder == 0) return csm_swap_if(word, 0, csm_self(h));
     bool nonsense = holder >> CSM_OWNER_BITS; /* its holder could not release it */
     if (!nonsense && csm_process_alive(h, holder)) return false;
-    *stolen = csm_swap_if(word, holder, h->self);
+    *stolen = csm_swap_if(word, holder, csm_self(h));
     return *stolen;
 }
 
@@ -45,7 +45,7 @@ int csm_lock_once(csm *h) {
 int csm_lock(csm *h) {
     int code = csm_process_enter(h);
     if (code != CSM_OK) return code;
-    uint64_t *word = &h->header->write_lock, self = h->self;
+    uint64_t *word = &h->header->write_lock, self = csm_self(h);
     for (int i = 0; i < CSM_SPINS; i++) {
         /* SYNC lock: pairs with csm_unlock; what the previous holder stored becomes visible. */
         if (csm_load(word) == 0 && csm_swap_if(word, 0, self)) return locked(h, false);
@@ -71,5 +71,5 @@ int csm_lock(csm *h) {
 void csm_unlock(csm *h) {
     /* SYNC unlock: pairs with csm_lock. A compare-and-swap, so that a word damaged meanwhile is not "released" out of
      * the hands of whoever may have taken it. */
-    csm_swap_if(&h->header->write_lock, h->self, 0);
+    csm_swap_if(&h->header->write_lock, csm_self(h), 0);
 }

@@ -127,7 +127,7 @@ static void clean(csm *h, uint32_t f, uint64_t word) {
     bool free = csm_load(&flight->serial) == 0 || csm_load(&flight->generation) != csm_load(&h->header->generation);
     bool mine = free && csm_load(&o->word) == word && !is_being_cleaned(h, o);
     if (mine) {
-        csm_store_release(&o->cleaner, h->self);
+        csm_store_release(&o->cleaner, csm_self(h));
         csm_store_seq(&o->word, 0);
     }
     csm_unlock(h);

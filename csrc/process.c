@@ -37,7 +37,7 @@ bool csm_process_lock_byte(int fd, int64_t at) { return ofd(fd, F_OFD_SETLK, at,
 void csm_process_unlock_byte(int fd, int64_t at) { ofd(fd, F_OFD_SETLK, at, F_UNLCK, NULL); }
 
 bool csm_process_row_held(csm *h, uint32_t row) {
-    if (row == h->row) return true; /* a lock never conflicts with its own description */
+    if (row == csm_row(h)) return true; /* a lock never conflicts with its own description */
     short found = F_WRLCK;
     if (!ofd(h->fd, F_OFD_GETLK, CSM_LOCK_ROWS + row, F_WRLCK, &found))
         return true; /* cannot ask: never declare anybody dead on a failed question */
@@ -46,12 +46,12 @@ bool csm_process_row_held(csm *h, uint32_t row) {
 
 bool csm_process_alive(csm *h, uint64_t owner) {
     owner &= (UINT64_C(1) << CSM_OWNER_BITS) - 1;
-    if (owner == h->self && owner) return true;
+    if (owner == csm_self(h) && owner) return true;
     uint64_t row = (owner >> 40) - 1; /* 0 wraps to a row that cannot be */
     if (row >= h->geo.rows || row >= csm_load_acquire(&h->header->rows_used)) return false;
     if ((csm_load_acquire(&h->rows[row].incarnation) & CSM_INCARNATION_MASK) != (owner & CSM_INCARNATION_MASK))
         return false;
-    return row != h->row && csm_process_row_held(h, (uint32_t)row);
+    return row != csm_row(h) && csm_process_row_held(h, (uint32_t)row);
 }
 
 int csm_process_reopen(int fd) {
@@ -69,7 +69,7 @@ int csm_process_reopen(int fd) {
 }
 
 /* Makes a row whose lock is held through `fd` ready for its new owner. */
-static uint64_t take_over_row(csm *h, uint32_t row, uint64_t role) {
+static uint64_t take_over_row(csm *h, int fd, uint32_t row) {
     struct csm_row *r = &h->rows[row];
     /* First the incarnation: from here on nobody takes the new owner for the old one. */
     uint64_t incarnation = csm_load(&r->incarnation) + 1;
@@ -82,7 +82,8 @@ static uint64_t take_over_row(csm *h, uint32_t row, uint64_t role) {
     }
     csm_store(&r->pid, (uint64_t)getpid());
     csm_store(&r->since_ns, csm_wall_ns());
-    csm_store_release(&r->role, role);
+    if (h->role == CSM_APP) csm_process_lock_byte(fd, CSM_LOCK_APPS + row); /* a forked child of one that has joined */
+    csm_store_release(&r->role, h->role);
     return csm_owner(row, incarnation);
 }
 
@@ -90,7 +91,7 @@ static uint64_t take_over_row(csm *h, uint32_t row, uint64_t role) {
 static uint32_t win_row(csm *h, int fd, int *code) {
     *code = CSM_NO_ROW;
     for (uint32_t row = 0; row < h->geo.rows; row++) {
-        if (row == h->row) continue; /* prepare handler: same process, other description */
+        if (row == csm_row(h)) continue; /* prepare handler: same process, other description */
         if (!csm_process_lock_byte(fd, CSM_LOCK_ROWS + row)) {
             if (errno == EAGAIN || errno == EACCES) continue;
             return CSM_NO_INDEX; /* EBADF, ENOLCK: no row can be had through this descriptor */
@@ -116,17 +117,17 @@ static uint32_t win_row(csm *h, int fd, int *code) {
 }
 
 int csm_process_enter(csm *h) {
-    if (csm_load_acquire(&h->self)) return CSM_OK;
+    if (csm_self(h)) return CSM_OK;
     int code = CSM_OK;
     pthread_mutex_lock(&h->mutex);
-    if (!h->self) {
+    if (!csm_self(h)) {
         uint32_t row = h->fd < 0 ? CSM_NO_INDEX : win_row(h, h->fd, &code);
         if (h->fd < 0) code = CSM_NO_ROW;
         if (row != CSM_NO_INDEX) {
             code = CSM_OK;
             h->pid = (uint64_t)getpid();
-            uint64_t self = take_over_row(h, row, h->role);
-            h->row = row;
+            uint64_t self = take_over_row(h, h->fd, row);
+            csm_store(&h->row, row);
             csm_store_release(&h->mine, &h->rows[row]);
             for (uint32_t i = 0; i < CSM_STAT_WORDS; i++) {
                 uint64_t early = __atomic_exchange_n(&h->spare.stats[i], 0, __ATOMIC_RELAXED);
@@ -137,6 +138,20 @@ int csm_process_enter(csm *h) {
     }
     pthread_mutex_unlock(&h->mutex);
     return code;
+}
+
+bool csm_process_join(csm *h, uint64_t role) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = CSM_LOCK_APPS, .l_len = CSM_MAX_ROWS};
+    int rc;
+    do rc = fcntl(h->fd, F_OFD_GETLK, &lock);
+    while (rc != 0 && errno == EINTR);
+    bool alone = rc == 0 && lock.l_type == F_UNLCK;
+    pthread_mutex_lock(&h->mutex);
+    if (role == CSM_APP) csm_process_lock_byte(h->fd, CSM_LOCK_APPS + csm_row(h));
+    h->role = role;
+    csm_store_release(&h->mine->role, role);
+    pthread_mutex_unlock(&h->mutex);
+    return alone;
 }
 
 /* ---- fork ---- */
@@ -169,7 +184,7 @@ static void before_fork(void) {
             h->child_fd = NO_ROW_FOR_CHILD;
             continue;
         }
-        take_over_row(h, row, h->role);
+        take_over_row(h, fd, row);
         for (uint32_t i = 0; i < CSM_MAX_CHUNKS; i++)
             csm_store(&h->rows[row].view_pins[i], csm_load(&h->mine->view_pins[i]));
         csm_fence_seq();
@@ -197,15 +212,15 @@ static void after_fork_in_child(void) {
         if (h->child_fd == NO_ROW_FOR_CHILD) h->pins_lost_before = h->forks;
         if (h->child_fd >= 0) {
             h->fd = h->child_fd;
-            h->row = h->child_row;
-            h->mine = &h->rows[h->row];
-            h->self = csm_owner(h->row, h->mine->incarnation);
+            csm_store(&h->row, h->child_row);
+            h->mine = &h->rows[csm_row(h)];
+            csm_store_release(&h->self, csm_owner(h->row, h->mine->incarnation));
             csm_store(&h->mine->pid, (uint64_t)getpid());
         } else {
             h->fd = inherited < 0 ? -1 : csm_process_reopen(inherited);
-            h->row = CSM_NO_INDEX;
+            csm_store(&h->row, CSM_NO_INDEX);
             h->mine = &h->spare;
-            h->self = 0;
+            csm_store_release(&h->self, 0);
         }
         if (inherited >= 0 && h->child_fd != NO_ROW_FOR_CHILD) close(inherited);
         memset(h->kept, 0, sizeof h->kept);
@@ -247,6 +262,6 @@ void csm_process_leave(csm *h) {
     h->fd = -1;
     csm_store_release(&h->mine, &h->spare);
     csm_store_release(&h->self, 0);
-    h->row = CSM_NO_INDEX;
+    csm_store(&h->row, CSM_NO_INDEX);
     pthread_mutex_unlock(&h->mutex);
 }

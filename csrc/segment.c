@@ -296,13 +296,6 @@ void csm_segment_flip_locked(csm *h, const void *version, size_t version_bytes, 
     csm_fence_seq();
 }
 
-static bool another_app_lives(csm *h) {
-    uint64_t rows = csm_min(csm_load_acquire(&h->header->rows_used), h->geo.rows);
-    for (uint32_t row = 0; row < rows; row++)
-        if (row != h->row && csm_load_acquire(&h->rows[row].role) == CSM_APP && csm_process_row_held(h, row)) return true;
-    return false;
-}
-
 int csm_join(csm *h, int role, int cold_when_alone, const char *config, size_t config_bytes, int *flipped) {
     *flipped = 0;
     if (config_bytes > CSM_VERSION_BYTES) return CSM_INVALID;
@@ -314,19 +307,16 @@ int csm_join(csm *h, int role, int cold_when_alone, const char *config, size_t c
     }
     int code = csm_lock(h);
     if (code != CSM_OK) return code;
-    /* One joiner after the other: the first finds nobody with the role and flips, and has the role before the lock
-     * is free; a row without a role yet counts as nobody. */
+    bool alone = csm_process_join(h, (uint64_t)role);
     struct csm_epoch *epoch = csm_epoch_of(h, csm_load(&h->header->generation));
     bool differs = config_bytes && (csm_load(&epoch->config_bytes) != config_bytes ||
                                     !csm_equal_racy(epoch->config, config, config_bytes));
-    bool cold = cold_when_alone && csm_load(&epoch->entries) && !another_app_lives(h);
+    bool cold = cold_when_alone && alone && csm_load(&epoch->entries);
     if (differs)
         csm_segment_flip_locked(h, config, config_bytes, config, config_bytes);
     else if (cold)
         csm_segment_flip_locked(h, epoch->version, csm_load(&epoch->version_bytes), NULL, 0);
     *flipped = differs || cold;
-    h->role = (uint64_t)role;
-    csm_store_release(&h->mine->role, (uint64_t)role);
     uint64_t generation = csm_load(&h->header->generation);
     csm_unlock(h);
     if (*flipped) {

@@ -13,7 +13,7 @@
 
 static bool try_take(csm *h, uint32_t node, uint64_t from) {
     struct csm_node *n = &h->nodes[node];
-    if (!csm_swap_if(&n->owner, from, h->self)) return false;
+    if (!csm_swap_if(&n->owner, from, csm_self(h))) return false;
     csm_store(&n->parent, 0);
     csm_store(&n->target, 0);
     /* A fresh semaphore: a dead owner may have left it in any state. A late post by somebody who still believes in the

@@ -191,6 +191,20 @@ static void waits_of_the_dead_are_no_edges(void) {
     CHECK_EQ(check_claim_in(q, "k 1", &k0, &wait), CSM_CYCLE);
 }
 
+/* One in the middle of a chain died, and nobody has taken its place yet. */
+static void a_chain_through_the_dead_is_broken(void) {
+    csm *p = check_segment(&CHECK_SMALL), *q = check_another(p);
+    csm_call k1, k2, wait;
+    CHECK_EQ(check_claim(p, "k 1", &k1), CSM_OWNER);
+    struct check_child child = check_fork(own_k0_wait_for_k1_and_hang, p);
+    check_hear(&child, 'j');
+    CHECK_EQ(check_claim(q, "k 2", &k2), CSM_OWNER);
+    CHECK_EQ(check_claim_in(q, "k 0", &k2, &wait), CSM_JOINED); /* 2 -> 0 -> 1 */
+    CHECK_EQ(check_claim_in(p, "k 2", &k1, &k2), CSM_CYCLE);
+    check_kill(&child);
+    CHECK_EQ(check_claim_in(p, "k 2", &k1, &k2), CSM_JOINED);
+}
+
 static void waits_of_the_last_generation_are_no_edges(void) {
     csm *p = check_segment(&CHECK_SMALL), *q = check_another(p);
     csm_call old[2], new[2], waits[2], wait;
@@ -212,4 +226,5 @@ CHECK_MAIN(CHECK_TEST(a_computation_may_not_wait_for_itself), CHECK_TEST(a_cycle
            CHECK_TEST(a_computation_waits_for_those_it_computes_itself), CHECK_TEST(also_when_it_took_them_over),
            CHECK_TEST(shared_needs_are_no_cycle), CHECK_TEST(random_waits_beside_a_model),
            CHECK_TEST(a_wait_without_a_computation_around_it_is_no_edge), CHECK_TEST(waits_of_the_dead_are_no_edges),
+           CHECK_TEST(a_chain_through_the_dead_is_broken),
            CHECK_TEST(waits_of_the_last_generation_are_no_edges))

@@ -280,19 +280,23 @@ static void let_go(struct check_child *holder) {
 
 static void a_given_up_flight_is_taken_over(void) {
     csm *a = check_segment(&CHECK_SMALL), *b = check_another(a);
-    csm_call owner, waiter, late;
-    CHECK_EQ(check_claim(a, "k", &owner), CSM_OWNER);
-    CHECK_EQ(check_claim(b, "k", &waiter), CSM_JOINED);
-    late = owner;
-    struct check_child holder = stopped_holder(a);
-    CHECK_EQ(check_publish(a, &owner, "k", "v", 1), CSM_BUSY);
-    CHECK_EQ(owner.ticket.serial, 0);
-    let_go(&holder);
-    CHECK_EQ(csm_wait(b, &waiter, LONG_NS), CSM_OWNER); /* though its owner lives */
-    CHECK_EQ(check_publish(a, &late, "k", "old", 3), CSM_STALE);
-    CHECK_EQ(check_publish(b, &waiter, "k", "v", 1), CSM_OK);
-    CHECK(csm_find(a, "k", 1) > 0);
-    check_sound(a);
+    csm *by[2] = {b, a}; /* the other process, and another thread of the same */
+    for (uint64_t i = 0; i < 2; i++) {
+        const char *key = check_key("k", i);
+        csm_call owner, waiter, late;
+        CHECK_EQ(check_claim(a, key, &owner), CSM_OWNER);
+        CHECK_EQ(check_claim(by[i], key, &waiter), CSM_JOINED);
+        late = owner;
+        struct check_child holder = stopped_holder(a);
+        CHECK_EQ(check_publish(a, &owner, key, "v", 1), CSM_BUSY);
+        CHECK_EQ(owner.ticket.serial, 0);
+        let_go(&holder);
+        CHECK_EQ(csm_wait(by[i], &waiter, LONG_NS), CSM_OWNER); /* though its owner lives */
+        CHECK_EQ(check_publish(a, &late, key, "old", 3), CSM_STALE);
+        CHECK_EQ(check_publish(by[i], &waiter, key, "v", 1), CSM_OK);
+        CHECK(csm_find(a, key, strlen(key)) > 0);
+        check_sound(a);
+    }
 }
 
 /* Both owners of one record, of this generation and of the last, find no lock. That the late one says so must not undo

@@ -244,16 +244,19 @@ static void killed_while_repairing_after_a_take_over(void) { kill_while(store_on
 static void reap(csm *h) { CHECK_EQ(store_new(h, "new 5", 5), CSM_OK); }
 static void killed_while_reaping(void) { kill_while(reap, leave_flights, 0); }
 
-/* The run jumps over a pinned chunk, and leaves a hole in front of it. */
+/* The run is to jump over a pinned chunk, and to leave a hole in front of it. */
 static void pin_a_chunk(csm *h) {
     static csm_view *view; /* never released */
-    CHECK_EQ(csm_view_acquire(h, "before 4", 8, &view), CSM_OK);
+    CHECK_EQ(check_store(h, "between", 3000, 0), CSM_OK);
+    CHECK_EQ(check_store(h, "pinned", 100, 0), CSM_OK);
+    CHECK_EQ(csm_view_acquire(h, "pinned", 6, &view), CSM_OK);
+    CHECK_EQ(view->first_chunk, 3);
     check_reset(h);
     for (uint32_t i = 0; i < BEFORE; i++) CHECK_EQ(check_store(h, check_key("before", i), 1000 * i, i), CSM_OK);
-    CHECK(csm_load(&h->chunks[view->first_chunk].entered) != csm_generation(h));
 }
 static void jump(csm *h) {
     CHECK_EQ(store_new(h, "new 5", 5), CSM_OK);
+    CHECK_EQ(csm_load(&h->header->epoch[0].holes_used), 1);
     CHECK_EQ(store_new(h, "new 0", 0), CSM_OK);
 }
 static void killed_while_passing_a_pinned_chunk(void) { kill_while(jump, pin_a_chunk, 0); }

@@ -114,7 +114,7 @@ static void without_waiters_nothing_is_written(void) {
 
 /* ---- lossy, never wrong */
 
-enum { BYTES = 200000 }; /* of a large payload: its pages go back when it was read */
+enum { BYTES = 40000 }; /* of a large payload: its pages go back when it was read */
 
 /* Each flight record has room for one outcome. When all records hold unread ones, and another flight needs one, the readers of
  * that one were too slow. One of them has been told already that there is an outcome. */
@@ -203,6 +203,39 @@ static void a_late_last_reader_takes_nothing_away(void) {
     check_end(&child);
 }
 
+static void overwrite_and_be_watched(struct check_child *me, csm *h) {
+    (void)me;
+    csm_call owner, waiter;
+    unsigned char data[BYTES];
+    check_fill(data, BYTES, 2);
+    claim_both(h, h, "next", &owner, &waiter);
+    step_begin();
+    check_publish_as(h, &owner, "next", CSM_FAILURE, data, BYTES);
+    step_end();
+}
+
+/* There is one flight record, and its next owner has just written the payload, and not yet said so. */
+static void what_is_being_overwritten_is_not_read(void) {
+    if (!step_possible()) return;
+    csm_settings settings = CHECK_SMALL;
+    settings.flights = 1;
+    csm *a = check_segment(&settings), *b = check_another(a);
+    csm_call owner, waiter;
+    claim_both(a, b, "k", &owner, &waiter);
+    CHECK_EQ(publish_filled(a, &owner, "k", CSM_FAILURE, BYTES, 1), CSM_NOT_STORED);
+    CHECK_EQ(csm_wait(b, &waiter, 0), CSM_OUTCOME);
+    struct check_child child = check_fork(overwrite_and_be_watched, b);
+    step_attach(&child);
+    unsigned char data[BYTES];
+    do {
+        CHECK(step_once(&child));
+        CHECK_EQ(pread(csm_descriptor(b), data, BYTES, (off_t)b->geo.windows_off), BYTES);
+    } while (check_filled(data, BYTES, 1));
+    CHECK_EQ(csm_outcome_read(b, &waiter, data), CSM_STALE);
+    check_kill(&child);
+    check_sound(b);
+}
+
 static void an_outcome_of_the_last_generation_is_not_found(void) {
     csm *a = check_segment(&CHECK_SMALL), *b = check_another(a);
     csm_call owner, waiter;
@@ -263,6 +296,6 @@ static void what_the_dead_did_not_read_makes_room(void) {
 CHECK_MAIN(CHECK_TEST(every_kind_reaches_every_waiter), CHECK_TEST(a_value_without_room_reaches_its_waiters),
            CHECK_TEST(pieces_are_joined), CHECK_TEST(without_waiters_nothing_is_written),
            CHECK_TEST(who_reads_too_late_starts_over), CHECK_TEST(a_reset_between_finding_and_reading_is_noticed),
-           CHECK_TEST(a_late_last_reader_takes_nothing_away),
+           CHECK_TEST(a_late_last_reader_takes_nothing_away), CHECK_TEST(what_is_being_overwritten_is_not_read),
            CHECK_TEST(an_outcome_of_the_last_generation_is_not_found), CHECK_TEST(pages_go_back_when_all_have_read),
            CHECK_TEST(what_the_dead_did_not_read_makes_room))

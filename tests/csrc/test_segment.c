@@ -6,7 +6,7 @@
  *   - a segment that was destroyed, or lost its name, is gone for all who use it. */
 #include "check.h"
 
-#include "lock.h"
+#include "step.h"
 
 static const uint64_t LONG_NS = UINT64_C(60000000000);
 
@@ -291,6 +291,39 @@ static void of_all_who_join_after_a_kill_one_flips(void) {
     }
 }
 
+static void join_watched(struct check_child *me, csm *h) {
+    h = fresh_handle(blank);
+    step_begin();
+    int flipped, code = csm_join(h, CSM_APP, 1, NULL, 0, &flipped);
+    step_end();
+    CHECK_EQ(code, CSM_OK);
+    check_say(me, flipped ? 'f' : 'j');
+    check_hear(me, 'e');
+}
+
+/* The same, with one joiner held up where the kernel says that it has the dead one's row, but the row does not yet. */
+static void also_while_one_is_about_to_take_a_dead_ones_row(void) {
+    if (!step_possible()) return;
+    blank = check_object();
+    struct check_child old = check_fork(store_and_hang, NULL);
+    check_hear(&old, 's');
+    check_kill(&old);
+    csm *h = fresh_handle(blank);
+    struct check_child slow = check_fork(join_watched, NULL);
+    step_attach(&slow);
+    while (!csm_process_row_held(h, 0)) CHECK(step_once(&slow));
+    int flips = joined(h, CSM_APP, 1, "");
+    step_detach(&slow);
+    check_stopped(&slow); /* at its step_end */
+    check_continue(&slow);
+    char word;
+    CHECK_EQ(read(slow.from, &word, 1), 1);
+    CHECK_EQ(flips + (word == 'f'), 1);
+    CHECK(!check_has(h, "k", 10, 1));
+    check_say(&slow, 'e');
+    check_end(&slow);
+}
+
 static void another_configured_version_is_a_reset(void) {
     int fd = check_object(), flipped;
     csm *a = fresh_handle(fd), *b = fresh_handle(fd);
@@ -401,5 +434,6 @@ CHECK_MAIN(CHECK_TEST(one_of_eight_makes_the_segment), CHECK_TEST(a_creator_that
            CHECK_TEST(what_is_not_a_segment_of_this_layout_is_refused), CHECK_TEST(a_truncated_segment_is_refused),
            CHECK_TEST(a_damaged_header_is_refused), CHECK_TEST(another_segments_geometry_is_refused),
            CHECK_TEST(with_lifetime_app_it_starts_cold_when_nobody_lives), CHECK_TEST(of_all_who_join_after_a_kill_one_flips),
+           CHECK_TEST(also_while_one_is_about_to_take_a_dead_ones_row),
            CHECK_TEST(another_configured_version_is_a_reset), CHECK_TEST(a_destroyed_segment_is_gone_for_all),
            CHECK_TEST(a_segment_without_a_name_is_gone_for_all), CHECK_TEST(a_handle_whose_descriptor_was_closed_is_gone))
