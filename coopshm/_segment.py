@@ -7,7 +7,6 @@ attaches: which object it accepts, and which it replaces because nobody uses it.
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -84,7 +83,7 @@ _FOREIGN = (lib.CSM_LAYOUT, lib.CSM_CORRUPT)
 
 # A look at the generation from Python, without a call into C, is right where the machine keeps loads in order: what was
 # copied before was then also loaded before. Elsewhere csm_generation has the fence.
-LOADS_IN_ORDER = platform.machine() in ("x86_64", "AMD64")
+LOADS_IN_ORDER = os.uname().machine == "x86_64"
 
 #: A `csm_call *`: one attempt to get one key, with the ticket or the place in the queue it may have.
 Call = Any

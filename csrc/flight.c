@@ -383,6 +383,7 @@ static int publish_outcome_locked(csm *h, const csm_ticket *t, uint64_t slot, in
     if (csm_load(&flight->waiters) && csm_outcome_begin_locked(h, t->flight)) {
         csm_unlock(h); /* the payload is copied without the lock */
         int written = csm_outcome_write(h, t->flight, pieces, n);
+        csm_outcome_end(h, t->flight);
         int code = lock_for(h, t, &slot);
         if (code != CSM_OK) return code;
         if (written != CSM_OK) { /* no pages for it: let the waiters compute at the same time, not one after the other */

@@ -124,12 +124,12 @@ struct csm_node {     /* 64 bytes */
 
 struct csm_outcome {
     uint64_t word;       /* L, and A by readers: serial (48) of the flight it ends | waiters that have not read it (16) */
-    uint64_t cleaner;    /* L, then the cleaner: owner word of who gives the window's pages back, 0 nobody */
+    uint64_t writer;     /* L, then that one: owner word of who writes or cleans the window, 0 nobody */
     uint64_t generation; /* L */
     uint64_t bytes;      /* L */
     uint64_t kind;       /* L  kind (8) | format (8) */
     uint64_t at_ns;      /* L */
-    uint64_t taken;      /* the flight's owner or the cleaner: bytes of its window that may hold pages */
+    uint64_t taken;      /* the writer: bytes of its window that may hold pages */
     uint64_t pad;
 };
 

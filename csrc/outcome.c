@@ -3,11 +3,11 @@
  * One word says whose outcome a record holds and how many waiters have yet to read it, so that a late reader can never take
  * a later outcome for its own, nor count itself off one.
  *
- * Who writes a window: the owner of the flight, or a *cleaner*, who is entered under the lock while nobody owns the flight, and
- * until it is done (or dead) the flight record is not reused.
+ * Who writes a window, or cleans it, is entered in `writer` under the lock, and until it is done (or dead) nobody else may: a
+ * flight's owner may be stopped in the middle of its writing, and its flight record meanwhile serve another one, after a reset.
  *
  * What if a process dies here: an owner before the commit leaves a record without an outcome; a reader that dies never counts
- * itself off, and its record expires; a cleaner's word names a dead process, which binds nobody. */
+ * itself off, and its record expires; a writer's word names a dead process, which binds nobody. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -33,23 +33,23 @@ static const uint64_t WAITERS_MASK = 0xffff;
 static inline uint64_t serial_of(uint64_t word) { return word >> 16; }
 static inline off_t window(csm *h, uint32_t f) { return (off_t)(h->geo.windows_off + f * CSM_WINDOW_BYTES); }
 
-static bool is_being_cleaned(csm *h, struct csm_outcome *o) {
-    uint64_t cleaner = csm_load_acquire(&o->cleaner);
-    return cleaner && csm_process_alive(h, cleaner);
+static bool is_being_written(csm *h, struct csm_outcome *o) {
+    uint64_t writer = csm_load_acquire(&o->writer);
+    return writer && csm_process_alive(h, writer);
 }
 
 bool csm_outcome_is_idle(csm *h, uint32_t f) {
     struct csm_outcome *o = &h->outcomes[f];
     uint64_t word = csm_load(&o->word);
     if ((word & WAITERS_MASK) && csm_now_ns() - csm_load(&o->at_ns) < EXPIRY_NS) return false;
-    return !is_being_cleaned(h, o);
+    return !is_being_written(h, o);
 }
 
 bool csm_outcome_begin_locked(csm *h, uint32_t f) {
     struct csm_outcome *o = &h->outcomes[f];
-    if (is_being_cleaned(h, o)) return false;
+    if (is_being_written(h, o)) return false;
     if (csm_load(&o->word) & WAITERS_MASK) csm_stat_add(h, CSM_STAT_LOST_OUTCOMES, 1);
-    csm_store(&o->cleaner, 0);
+    csm_store(&o->writer, csm_self(h));
     /* SYNC overwrite: pairs with csm_outcome_read. The word goes before the first byte of the payload comes. A fence, since a
      * release store lets later stores pass. */
     csm_store_seq(&o->word, 0);
@@ -57,7 +57,9 @@ bool csm_outcome_begin_locked(csm *h, uint32_t f) {
     return true;
 }
 
-/* Gives back the pages of the window behind `keep` bytes. By the owner or the cleaner. */
+void csm_outcome_end(csm *h, uint32_t f) { csm_store_release(&h->outcomes[f].writer, 0); }
+
+/* Gives back the pages of the window behind `keep` bytes. By the writer. */
 static void shrink(csm *h, uint32_t f, uint64_t keep) {
     struct csm_outcome *o = &h->outcomes[f];
     uint64_t taken = csm_min(csm_load(&o->taken), CSM_WINDOW_BYTES);
@@ -119,21 +121,21 @@ bool csm_outcome_find(csm *h, csm_waiter *w) {
     return true;
 }
 
-/* Becomes the cleaner of a record that nobody reads, unless its flight is in use again, and cleans. */
+/* Becomes the writer of a record that nobody reads, unless its flight is in use again, and cleans. */
 static void clean(csm *h, uint32_t f, uint64_t word) {
     struct csm_outcome *o = &h->outcomes[f];
     if (csm_load(&o->taken) <= KEEP_BYTES || csm_lock(h) != CSM_OK) return;
     struct csm_flight *flight = &h->flights[f];
     bool free = csm_load(&flight->serial) == 0 || csm_load(&flight->generation) != csm_load(&h->header->generation);
-    bool mine = free && csm_load(&o->word) == word && !is_being_cleaned(h, o);
+    bool mine = free && csm_load(&o->word) == word && !is_being_written(h, o);
     if (mine) {
-        csm_store_release(&o->cleaner, csm_self(h));
+        csm_store_release(&o->writer, csm_self(h));
         csm_store_seq(&o->word, 0);
     }
     csm_unlock(h);
     if (!mine) return;
     shrink(h, f, KEEP_BYTES);
-    csm_store_release(&o->cleaner, 0);
+    csm_outcome_end(h, f);
 }
 
 void csm_outcome_done(csm *h, uint32_t f, uint64_t serial) {

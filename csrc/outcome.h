@@ -18,6 +18,9 @@ bool csm_outcome_is_idle(csm *h, uint32_t f);
 /* The owner of flight `f` begins: an earlier outcome is void from here on. False: not now, go without. */
 bool csm_outcome_begin_locked(csm *h, uint32_t f);
 
+/* The writing that began is over, whatever became of it. */
+void csm_outcome_end(csm *h, uint32_t f);
+
 /* Writes the payload into the window. Not under the lock. CSM_OK, CSM_NO_SPACE, CSM_TOO_LARGE. */
 int csm_outcome_write(csm *h, uint32_t f, const csm_piece *pieces, size_t n);
 

@@ -14,7 +14,9 @@
 /* ---- in the child */
 
 static inline void step_begin(void) {
-    CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+    static bool traced;
+    if (!traced) CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+    traced = true;
     raise(SIGSTOP);
 }
 
@@ -32,17 +34,23 @@ static inline void step_attach(struct check_child *c) {
     sched_setaffinity(c->pid, sizeof one, &one);
 }
 
-/* One instruction. False: the child is at step_end. */
-static inline bool step_once(struct check_child *c) {
+/* Lets the child run, as `request` says, until it stops by SIGSTOP or SIGTRAP, and tells by which. */
+static inline int step_until_stop(struct check_child *c, int request) {
     for (;;) {
-        CHECK(ptrace(PTRACE_SINGLESTEP, c->pid, NULL, NULL) == 0);
+        CHECK(ptrace((__typeof__(PTRACE_CONT))request, c->pid, NULL, NULL) == 0);
         int status = check_wait(c, 0);
         CHECK(WIFSTOPPED(status));
-        if (WSTOPSIG(status) == SIGTRAP) return true;
-        if (WSTOPSIG(status) == SIGSTOP) return false;
-        CHECK(WSTOPSIG(status) == SIGWINCH || WSTOPSIG(status) == SIGCONT); /* not for the child: dropped */
+        int by = WSTOPSIG(status);
+        if (by == SIGSTOP || by == SIGTRAP) return by;
+        CHECK(by == SIGWINCH || by == SIGCONT); /* dropped; anything else, an abort for one, is a failure */
     }
 }
+
+/* One instruction. False: the child is at step_end. */
+static inline bool step_once(struct check_child *c) { return step_until_stop(c, PTRACE_SINGLESTEP) == SIGTRAP; }
+
+/* The child runs to its next step_begin or step_end, and stays there. */
+static inline void step_over(struct check_child *c) { CHECK_EQ(step_until_stop(c, PTRACE_CONT), SIGSTOP); }
 
 /* From now on the child runs by itself, through step_end as if it were not there. */
 static inline void step_detach(struct check_child *c) {
