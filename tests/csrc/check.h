@@ -35,17 +35,16 @@
 
 enum { CHECK_WATCHDOG_S = 120 };
 
-/* Forking a process with several threads: the child of one under a sanitizer may find its allocator locked for ever. */
+/* Under a sanitizer code is some ten times longer, and a forked child of several threads may find the allocator locked. */
 #if defined(__SANITIZE_ADDRESS__) || defined(CSM_TSAN)
-enum { CHECK_FORKS_WITH_THREADS = false };
+#define CHECK_SANITIZED true
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
-enum { CHECK_FORKS_WITH_THREADS = false };
-#else
-enum { CHECK_FORKS_WITH_THREADS = true };
+#define CHECK_SANITIZED true
 #endif
-#else
-enum { CHECK_FORKS_WITH_THREADS = true };
+#endif
+#ifndef CHECK_SANITIZED
+#define CHECK_SANITIZED false
 #endif
 
 /* ---- checking */

@@ -218,11 +218,7 @@ static void a_crowd_of_threads(void) {
     pthread_t threads[THREADS];
     make_source();
     shared = check_segment(&CHECK_SMALL);
-#ifdef CSM_TSAN
-    rounds = 3000;
-#else
-    rounds = 30000;
-#endif
+    rounds = CHECK_SANITIZED ? 3000 : 30000;
     start_threads(threads, THREADS, run_member);
     join_threads(threads, THREADS);
     check_all_over(shared);
@@ -276,7 +272,7 @@ static void act_alone(struct check_child *me, csm *h) {
 }
 
 static void forks_among_threads(void) {
-    if (!CHECK_FORKS_WITH_THREADS) {
+    if (CHECK_SANITIZED) {
         printf("       not tested: forks of a process with threads, under a sanitizer\n");
         return;
     }
