@@ -207,16 +207,18 @@ class Cache:
         """
         data = keys.encode_key(key)
         while True:
-            segment, generation = self._attachment.notice()
+            here = segment, generation = self._attachment.notice()
             found = segment.view(data)
-            if found is None:
-                if fn is None:
-                    return None
+            if found is not None:
+                if segment.generation() == generation:
+                    return as_view(*found)
+            elif fn is None:
+                return None
+            else:
                 value = self.cached(key, fn)
-                if not segment.find(data):  # not stored: no room, NoCache, or a reset right away
+                # Not stored: there was no room, or it was NoCache; or a reset came right away, and then it is too old.
+                if not segment.find(data) and self._attachment.notice() == here:
                     return as_view(BYTES, cast("bytes", value))
-            elif segment.generation() == generation:
-                return as_view(*found)
 
     def keys(self) -> list[object]:
         """Return the keys of all entries, in the order in which they were stored."""

@@ -130,6 +130,28 @@ def test_view_of_what_is_not_bytes_is_refused(cache) -> None:
     assert c.view("absent") is None
 
 
+def test_a_view_is_not_of_a_generation_that_ended_while_it_was_made(cache, monkeypatch) -> None:
+    c = cache()
+    values = iter([b"old", b"new"])
+    ask = c.cached
+
+    def then_reset(key: Any, fn: Any) -> Any:
+        value = ask(key, fn)
+        if value == b"old":
+            c.reset()
+        return value
+
+    monkeypatch.setattr(c, "cached", then_reset)
+    assert c.view("k", lambda: next(values)) == b"new"
+
+
+def test_a_view_of_what_is_not_stored_is_a_view_all_the_same(cache) -> None:
+    c = cache(memory_limit="64 KiB")
+    assert c.view("large", lambda: b"x" * 100_000) == b"x" * 100_000
+    assert c.view("now", lambda: coopshm.NoCache(b"now")) == b"now"
+    assert c.view("now") is None
+
+
 def _hold_view(conn: Any, settings: Any) -> None:
     coopshm.configure(settings)
     view = coopshm.open("c").view("k")
