@@ -148,8 +148,9 @@ void csm_outcome_done(csm *h, uint32_t f, uint64_t serial) {
 
 void csm_outcome_sweep(csm *h, uint64_t generation) {
     for (uint32_t f = 0; f < h->geo.flights; f++) {
+        /* No word: its writer was killed before it had finished. */
         uint64_t word = csm_load_acquire(&h->outcomes[f].word);
-        if (word && csm_load(&h->outcomes[f].generation) != generation) clean(h, f, word);
+        if (word == 0 || csm_load(&h->outcomes[f].generation) != generation) clean(h, f, word);
     }
 }
 
