@@ -28,7 +28,7 @@ from coopshm.errors import BusyError
 
 from . import after, calls, goods, report
 from .checks import Histories
-from .killer import HANG_S, Herd, Pace
+from .killer import HANG_S, Herd, Pace, be_nice, delay_of
 from .records import Board, Log, now
 
 #: Histories are judged this long after the fact: by then all that happened before has been written down. A stop takes
@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--processes", type=int, default=8, help="workers at a time, up to 64 (default 8)")
     parser.add_argument("--seed", type=int, default=None, help="of all that is random; default: by chance")
-    parser.add_argument("--memory-limit", default="9 MiB", help="of the cache (default 9 MiB: it is often full)")
+    parser.add_argument("--memory-limit", default="6 MiB", help="of the cache (default 6 MiB: it is often full)")
     parser.add_argument("--kills", type=float, default=120, help="SIGKILLs a second, about (default 120)")
     parser.add_argument("--stops", type=float, default=None, help="SIGSTOPs a second (default 2 a worker)")
     parser.add_argument("--no-signals", action="store_true", help="no handlers that raise in the middle of calls")
@@ -70,6 +70,8 @@ class Watch:
         self.faults: list[tuple[str, str]] = []
         self.verified = self.busy = self.looks = self.full = self.peak = 0
         self.peak_reserved = 0
+        self.path = Path(f"/dev/shm{cache._attachment.segment.name}")
+        self.inode = self.path.stat().st_ino
 
     def look(self) -> None:
         stats = self.cache.stats()
@@ -77,6 +79,10 @@ class Watch:
         self.full += stats.full
         self.peak = max(self.peak, stats.processes)
         self.peak_reserved = max(self.peak_reserved, stats.reserved_bytes)
+        if self.inode and (not self.path.exists() or self.path.stat().st_ino != self.inode):
+            self.inode = 0
+            text = f"at {now()}: {self.path} is another object, or none; if nothing is 'unlinked', then from outside"
+            self.faults.append(("replaced", text))
         if stats.bytes_used > stats.memory_limit:
             self.faults.append(("P4", f"{stats.bytes_used} bytes used of {stats.memory_limit}"))
 
@@ -110,6 +116,7 @@ def soak(options: argparse.Namespace, namespace: str) -> int:
     herd = os.fork()
     if herd == 0:
         Herd(shared, options.processes, Pace(options.kills, options.stops)).run(me)
+    be_nice(-10)
     cache = Cache(namespace, settings[0].cache("soak"))
     watch, histories = Watch(cache), Histories()
     texts: list[dict[str, Any]] = []
@@ -125,7 +132,7 @@ def soak(options: argparse.Namespace, namespace: str) -> int:
             histories.feed(batch)
             texts += log.read_faults()
             if len(batch) < 1000:
-                time.sleep(0.02)
+                histories.pauses += nap()
             if now() >= next_verify:
                 watch.look()
                 watch.verify()
@@ -161,6 +168,15 @@ def soak(options: argparse.Namespace, namespace: str) -> int:
     found += [("left behind", f"process {pid}") for pid in processes_of(herd)]
     report.table(options, seconds, histories, watch, stats, left, found)
     return 1 if found else 0
+
+
+def nap() -> list[tuple[int, int]]:
+    """Sleep a little. When that took far longer, without waiting for a CPU, then the (virtual) machine stood still."""
+    waited, begin = delay_of(os.getpid()), now()
+    time.sleep(0.02)
+    end = now()
+    lost = end - begin - (delay_of(os.getpid()) - waited)
+    return [(begin, end)] if lost > 100_000_000 else []
 
 
 def end_herd(herd: int) -> bool:

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from coopshm import Cache, NoCache, _segment
+from coopshm import Cache, NoCache, _segment, objects
 from coopshm import cache as coopshm_cache
 from coopshm.config import Config
 from coopshm.errors import DecodeError
@@ -105,10 +105,21 @@ def _aim_at(original: Callable[..., Any]) -> Callable[..., Any]:
     return aimed
 
 
+def _report_unlink(original: Callable[..., None]) -> Callable[..., None]:
+    def unlink_shared_memory(name: str) -> None:
+        if _current:  # nobody has a reason to
+            _current[0].fault("unlinked", f"{name}: {''.join(traceback.format_stack())}")
+        original(name)
+
+    return unlink_shared_memory
+
+
 def prepare() -> None:
     """Once per soak, before workers are forked."""
     _segment.Segment.publish = _note_publish(_segment.Segment.publish)  # type: ignore[method-assign]
     _segment.Segment.reset_commit = _note_commit(_segment.Segment.reset_commit)  # type: ignore[method-assign]
+    posix_ipc = objects.posix_ipc
+    posix_ipc.unlink_shared_memory = _report_unlink(posix_ipc.unlink_shared_memory)  # type: ignore[assignment]
     for name in ("claim", "release", "outcome", "view"):
         setattr(_segment.Segment, name, _aim_at(getattr(_segment.Segment, name)))
 

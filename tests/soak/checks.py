@@ -96,6 +96,7 @@ class Histories:
         self._stops: dict[int, list[list[int]]] = defaultdict(list)
         self._killed: dict[int, int] = {}
         self.stopped_ns = 0
+        self.pauses: list[Interval] = []  # in which the whole machine stood still
 
     # ---- taking in
 
@@ -248,7 +249,7 @@ class Histories:
         kind, how, key, who = int(record["kind"]), int(record["how"]), int(record["key"]), int(record["who"])
         begin, end = int(record["begin"]), int(record["end"])
         is_reset = kind == RESET or how == records.RESETTING
-        reasons: list[Interval] = [(stop[0], stop[1]) for stop in self._stops.get(who, ())]
+        reasons: list[Interval] = [*self.pauses, *((stop[0], stop[1]) for stop in self._stops.get(who, ()))]
         reasons += [(c.begin, c.end) for c in self._of_who.get(who, ()) if c.end > begin and c.begin < end]
         if not is_reset:
             reasons += [
@@ -267,7 +268,24 @@ class Histories:
             rest = alone
         self.longest = max(self.longest, Hang(rest, text))
         if rest > _LIMIT_NS:
-            self._violation("hang", f"{rest / 1e6:.0f} ms without a reason: {text}")
+            self._violation("hang", f"{rest / 1e6:.0f} ms without a reason: {text}{self._meanwhile(begin, end, key)}")
+
+    def _meanwhile(self, begin: int, end: int, key: int) -> str:
+        """What else happened, for whoever has to find out why."""
+
+        def when(first: int, last: int) -> str:
+            return f"{(first - begin) / 1e6:.0f} to {'?' if last == _FOREVER else f'{(last - begin) / 1e6:.0f}'} ms"
+
+        stops = [
+            f"{name_of(who)} {when(stop[0], stop[1])}"
+            for who, own in self._stops.items()
+            for stop in own
+            if stop[0] < end and stop[1] > begin and stop[1] - stop[0] > _LONG_NS
+        ]
+        made = [
+            f"{name_of(c.who)} {when(c.begin, c.end)}" for c in self._of_key[key] if c.begin < end and c.end > begin
+        ]
+        return f"; stopped meanwhile: {', '.join(stops) or 'nobody'}; computed by {', '.join(made) or 'nobody'}"
 
     def _violation(self, what: str, text: str) -> None:
         self.violations.append((what, text))

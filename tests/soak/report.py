@@ -70,6 +70,8 @@ def table(
     row("calls compared with resets", f"{counts['P2 compared']:,}")
     row("verify runs", f"{watch.verified:,}", f"{watch.busy} times busy")
     row("longest hang", f"{histories.longest.rest / 1e6:.0f} ms", f"without a reason: {histories.longest.text}")
+    pauses = [(end - begin) / 1e6 for begin, end in histories.pauses]
+    row("pauses of the machine", len(pauses), f"the longest {max(pauses, default=0):.0f} ms: no process ran")
     turns = histories.longest_reset
     row(
         "longest wait of a reset",

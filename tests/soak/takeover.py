@@ -76,6 +76,17 @@ def _ask(conn: Any, settings: Any) -> None:
         conn.send((misses, hits[len(hits) // 2], hits[-1]))
 
 
+def _begin(_: Any, settings: Any, key: int) -> tuple[float, str]:
+    """The milliseconds that a new process takes for its first call, with the attach, and the error if there is one."""
+    coopshm.configure(settings)
+    begin, error = now(), ""
+    try:
+        assert coopshm.cached("c", key, lambda: key) == key
+    except Exception as exc:
+        error = repr(exc)
+    return (now() - begin) / 1e6, error
+
+
 # ---- takeovers
 
 
@@ -191,6 +202,10 @@ def lock_holder(settings: Any, cache: coopshm.Cache, askers: int = 4, calls: int
             expect(bypassed == askers * calls, f"{bypassed} bypasses for the lock, expected {askers * calls}")
             expect(after.entries == before.entries, "something was stored without the lock")
             expect(max(found) < LOCK_LIMIT_MS, f"a call took {max(found):.0f} ms")
+            ms, error = Child(_begin, settings, next(_keys)).result()
+            line("holder stopped: first call of a new process", [ms])
+            expect(not error, f"a process that begins meanwhile is not answered (P8): {error}")
+            expect(ms < 1.5 * LOCK_LIMIT_MS, f"the first call of a new process took {ms:.0f} ms")
             begin = now()
             try:
                 cache.reset()

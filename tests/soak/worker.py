@@ -23,8 +23,8 @@ from .calls import Caller, Interrupt
 from .records import CACHED, FORK, GET, HELD, OTHER, RESET, RESETTING, VIEW, Log, now
 
 _CHILD_WATCHDOG_S = 30
-_RESETS_A_SECOND = 4.0
-_STORM_NS = 4_000_000_000
+_RESETS_A_SECOND = 2.0
+_STORM_NS = 3_000_000_000
 
 
 class Worker(Caller):
@@ -179,7 +179,7 @@ class Worker(Caller):
             self.ask(GET, key)
         elif r < 0.99:
             self.recheck()
-        elif r < 0.991:
+        elif r < 0.9903:
             self.reset()
         elif r < 0.997:
             self.fork()
@@ -200,7 +200,7 @@ class Worker(Caller):
     def storm(self) -> None:
         """Resets in quick succession, for some seconds; in the seconds between the cache can fill."""
         pause = 0.0003 * 20 ** self.rng.random()
-        while now() // _STORM_NS % 2:
+        while now() // _STORM_NS % 3 == 0:
             self.reset()
             time.sleep(self.rng.expovariate(1 / pause))
 

@@ -1,0 +1,22 @@
+"""A short soak with a fixed seed. It looks at the exit code alone: no time is asserted, and the watchdog only ends what
+hangs. `make soak SECONDS=...` runs longer ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SECONDS, WATCHDOG_S = 20, 110
+
+
+def test_twenty_seconds_of_everything_at_once_while_processes_are_killed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.soak", "--seconds", str(SECONDS), "--seed", "1"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=WATCHDOG_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
