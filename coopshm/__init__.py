@@ -18,6 +18,7 @@ A map of the package, each module importing only from those above it:
     hot         what a process remembers of a generation
     stats       what the processes have counted
     attachment  which segment and generation this process is in: hooks, reset
+    others      caches of this host that this process does not use itself
     cache       the compute-once loop
     admin/      the command line
 """

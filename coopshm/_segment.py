@@ -138,6 +138,9 @@ def check(code: int, label: str) -> int:
     raise CoopshmError(f"{label}: unexpected code {code} from the core")
 
 
+_labels: dict[int, str] = {}
+
+
 class _Words:
     """The generation by way of C, for machines that may load out of order."""
 
@@ -151,13 +154,16 @@ class _Words:
 class Segment:
     """A mapped segment and this process's handle on it. Thread-safe; goes through a fork."""
 
-    __slots__ = ("_find", "created", "flipped", "generation", "handle", "label", "memory", "name", "words")
+    __slots__ = ("_find", "created", "flipped", "generation", "handle", "id", "label", "memory", "name", "words")
 
     def __init__(self, name: str, label: str, handle: Any, created: bool) -> None:
         self.name = name
         self.label = label
         #: Calls hold on to it, and so do views. The last one's end gives row and descriptor back.
         self.handle = ffi.gc(handle, lib.csm_leave)
+        #: Of the object, not of its name; the same in all processes.
+        self.id = lib.csm_id(handle)
+        _labels[self.id] = label
         self.created = created
         self.flipped = False
         mapping = ffi.buffer(lib.csm_base(handle), lib.csm_mapped_bytes(handle))  # never unmapped
@@ -196,6 +202,14 @@ class Segment:
     def claim(self, call: Call, key: bytes, parent: Call | None) -> int:
         return lib.csm_claim(self.handle, key, len(key), parent or ffi.NULL, call)  # type: ignore[no-any-return]
 
+    def unknown_cache(self) -> int:
+        """Return the id of a cache that the last claim's search for cycles could not look into, 0 if there was none."""
+        return lib.csm_cycle_unknown()  # type: ignore[no-any-return]
+
+    def search_again(self, call: Call) -> int:
+        """Search for cycles again. JOINED or CYCLE."""
+        return lib.csm_cycle_check(self.handle, call)  # type: ignore[no-any-return]
+
     def wait(self, call: Call, seconds: float) -> int:
         return lib.csm_wait(self.handle, call, int(seconds * 1e9))  # type: ignore[no-any-return]
 
@@ -231,7 +245,9 @@ class Segment:
         chain = []
         for i in range(lib.csm_chain_length()):
             size = lib.csm_chain_key(i, buffer, 96)
-            chain.append(keys.preview(ffi.buffer(buffer, size)[:], total=lib.csm_chain_key_bytes(i)))
+            key = keys.preview(ffi.buffer(buffer, size)[:], total=lib.csm_chain_key_bytes(i))
+            id = lib.csm_chain_id(i)
+            chain.append(key if id == self.id else f"{key} of {_labels.get(id, 'another cache')}")
         return cycle_error(self.label, chain)
 
     # ---- reset

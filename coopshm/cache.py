@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Final, Generic, NamedTuple, TypeVar, cast
 
-from . import _segment, keys
+from . import _segment, keys, others
 from ._segment import Call, Segment
 from .attachment import Attachment
 from .config import CacheConfig
@@ -94,6 +94,24 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 _frames: ContextVar[tuple[_Frame, ...]] = ContextVar("coopshm_frames", default=())
+
+
+def _enclosing(segment: Segment, data: bytes) -> Call | None:
+    """Return the call of the innermost computation that asks and that others can wait for.
+
+    Raises:
+        CycleError: it, or one around it, is the very computation that is asked for.
+    """
+    parent = None
+    frames = _frames.get()
+    for at, frame in enumerate(frames):
+        if frame.pid != _pid:
+            continue
+        if frame.segment is segment and frame.key == data:
+            chain = [f"{f.segment.label} {keys.preview(f.key)}" for f in frames[at:]]
+            raise _segment.cycle_error(segment.label, chain)
+        parent = frame.call or parent
+    return parent
 
 
 class Cache:
@@ -324,12 +342,14 @@ class Cache:
     def _compute(self, data: bytes, at: object, fn: Callable[[], object]) -> object:
         """Nothing is stored: own the computation, or wait for it. MISSING: look again."""
         segment, _ = self._attachment.notice()
-        parent = self._enclosing(segment, data)
+        parent = _enclosing(segment, data)
         segment.count(_MISSES)
         self._drain()
         call = segment.call()
         try:
             code = segment.claim(call, data, parent)
+            if code == _segment.JOINED and parent:
+                code = others.search_on(segment, call)
             if code == _segment.JOINED:
                 code = self._wait(segment, call)
             if code in (_segment.READY, _segment.AGAIN):
@@ -351,24 +371,6 @@ class Cache:
             # Also for what a signal handler raised at any point above: a flight must not be left without its owner.
             segment.release(call)
             raise
-
-    def _enclosing(self, segment: Segment, data: bytes) -> Call | None:
-        """Return the call of the computation that asks, in the same segment.
-
-        Raises:
-            CycleError: it, or one around it, is the very computation that is asked for.
-        """
-        parent = None
-        frames = _frames.get()
-        for at, frame in enumerate(frames):
-            if frame.pid != _pid:
-                continue
-            if frame.segment is segment:
-                if frame.key == data:
-                    chain = [f"{f.segment.label} {keys.preview(f.key)}" for f in frames[at:]]
-                    raise _segment.cycle_error(segment.label, chain)
-                parent = frame.call
-        return parent
 
     def _wait(self, segment: Segment, call: Call) -> int:
         while True:

@@ -8,13 +8,41 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from typing import Final, NamedTuple
 
 import posix_ipc
 
-from .config import CacheConfig
+from .config import CacheConfig, check_name
 from .errors import ConfigError, NoSpaceError, OwnershipError, SegmentError
 
-__all__ = ["check_unlink", "open_object", "reopen", "unlink_if"]
+__all__ = ["SHM", "Place", "check_unlink", "existing", "open_object", "reopen", "unlink_if"]
+
+SHM: Final = "/dev/shm"
+
+
+class Place(NamedTuple):
+    """Where a cache is found."""
+
+    namespace: str
+    cache: str
+
+    def __str__(self) -> str:
+        return f"cache {self.cache!r} in namespace {self.namespace!r}"
+
+
+def existing(namespace: str | None = None) -> list[Place]:
+    """Return the caches that have a segment, sorted; those of one namespace, or of all."""
+    found = []
+    for name in os.listdir(SHM) if os.path.isdir(SHM) else []:
+        prefix, _, rest = name.partition(":")
+        owner, _, cache = rest.partition(":")
+        try:
+            place = Place(check_name(owner), check_name(cache))
+        except ConfigError:
+            continue
+        if prefix == "coopshm" and namespace in (None, owner):
+            found.append(place)
+    return sorted(found)
 
 
 def open_object(name: str, label: str, config: CacheConfig, create: bool, check_owner: bool) -> int:

@@ -82,6 +82,8 @@ typedef struct { /* the owner's proof; void after a reset, a takeover or a fork 
     uint64_t generation;
     uint64_t serial;
     uint64_t owner;
+    uint64_t id;  /* of the cache */
+    uint64_t pid; /* of the process that may use it */
     uint32_t term;
     uint32_t flight;
 } csm_ticket;
@@ -91,6 +93,7 @@ typedef struct { /* a place in the queue, filled by csm_claim, kept up to date b
     uint64_t serial;
     uint64_t owner;
     uint64_t parent;
+    uint64_t parent_id;
     uint32_t flight;
     uint32_t node;
     uint64_t outcome_serial; /* set by CSM_OUTCOME: */
@@ -160,6 +163,9 @@ int csm_in_use(int fd);
 /* 1 when a process other than this one holds a row. */
 int csm_in_use_by_others(csm *h);
 
+/* Identifies the segment among all that there are and were; the same in all processes. */
+uint64_t csm_id(csm *h);
+
 /* The handle's descriptor (it stays the handle's), and whether `fd` is the same object. */
 int csm_descriptor(csm *h);
 int csm_is_object(csm *h, int fd);
@@ -198,7 +204,7 @@ void csm_view_release(csm_view *view);
 /* ---- computing once ----------------------------------------------------------------------------- */
 
 /* Becomes owner (CSM_OWNER), joins a flight (CSM_JOINED), or finds the entry (CSM_READY). `parent` is the call of the
- * computation that this one is made from, or NULL: used to detect cycles. */
+ * computation that this one is made from, in whatever cache, or NULL: used to detect cycles. */
 int csm_claim(csm *h, const char *key, size_t key_bytes, const csm_call *parent, csm_call *call);
 
 /* Waits at most `limit_ns` for the flight to end. CSM_AGAIN, CSM_OUTCOME, CSM_OWNER (the owner died and this caller
@@ -218,8 +224,14 @@ int csm_publish(csm *h, csm_call *call, const char *key, size_t key_bytes, int k
 /* Ends the flight without any outcome: the next asker computes. The ticket is spent. */
 int csm_abandon(csm *h, csm_call *call);
 
+/* After CSM_JOINED, on the same thread: the id of a cache that the search for cycles came to, but that this process is not
+ * attached to; 0 if there was none. Attach to it, as an observer at least, and search again: CSM_JOINED or CSM_CYCLE. */
+uint64_t csm_cycle_unknown(void);
+int csm_cycle_check(csm *h, csm_call *call);
+
 /* After CSM_CYCLE, on the same thread: the keys that wait on one another, the asked-for one first. */
 size_t csm_chain_length(void);
+uint64_t csm_chain_id(size_t i); /* its cache's */
 size_t csm_chain_key(size_t i, unsigned char *buffer, size_t capacity); /* at most the first 96 bytes */
 size_t csm_chain_key_bytes(size_t i);                                   /* of the whole key */
 

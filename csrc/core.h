@@ -29,6 +29,7 @@ struct csm {
     uint64_t granules;         /* of the arena */
     uint64_t chunk_granules;
     uint64_t secret[2];
+    uint64_t id;               /* of the segment, the same in all processes; 0 is nobody's */
 
     int fd;                    /* own open file description: it carries this process's OFD locks */
     uint32_t row;              /* CSM_NO_INDEX: none yet */

@@ -114,26 +114,31 @@ static uint32_t find_free_locked(csm *h, uint64_t generation) {
 
 /* ---- claim ---- */
 
-/* The computation that a call is made from, as a target word; 0 when there is none that anybody could wait for. */
-static uint64_t edge_from(csm *h, uint64_t generation, const csm_call *parent) {
+/* The computation that a call is made from, if there is one that anybody could wait for. */
+static struct csm_asker asker_of(csm *h, const csm_call *parent) {
     const csm_ticket *t = parent ? &parent->ticket : NULL;
     /* A ticket from before a fork is the parent process's computation, not this one's. */
-    if (!t || t->serial == 0 || t->generation != generation || t->owner != csm_self(h)) return 0;
-    return csm_target(t->serial, t->flight);
+    if (!t || t->serial == 0 || t->pid != h->pid) return (struct csm_asker){0};
+    return (struct csm_asker){.id = t->id, .target = csm_target(t->serial, t->flight)};
 }
 
-static int join_locked(csm *h, uint64_t generation, uint32_t f, uint64_t edge, csm_waiter *waiter) {
+/* SYNC term, SYNC node: each word is stored after what says that the record has a new use. */
+static void set_asker(uint64_t *id, uint64_t *target, struct csm_asker asker) {
+    csm_store_release(id, asker.id);
+    csm_store_release(target, asker.target);
+}
+
+static int join_locked(csm *h, uint64_t generation, uint32_t f, struct csm_asker asker, csm_waiter *waiter) {
     struct csm_flight *flight = &h->flights[f];
-    uint64_t serial = csm_load(&flight->serial), target = csm_target(serial, f);
-    if (edge && csm_cycle_found_locked(h, generation, edge, target)) return CSM_CYCLE;
+    uint64_t serial = csm_load(&flight->serial);
     uint32_t node = csm_wait_node_take(h);
     if (node == CSM_NO_INDEX) return CSM_NO_NODE;
     csm_store(&flight->waiters, 1);
-    csm_store(&h->nodes[node].parent, edge);
-    /* SYNC join: who ends the flight does so under the lock, hence after this, and finds the node. */
-    csm_store_release(&h->nodes[node].target, target);
-    *waiter = (csm_waiter){.generation = generation, .serial = serial, .owner = csm_self(h), .parent = edge, .flight = f,
-                           .node = node};
+    set_asker(&h->nodes[node].parent_id, &h->nodes[node].parent, asker);
+    /* SYNC join: who ends the flight does so under the lock, hence after this, and finds the node. SYNC edge: see cycle.c. */
+    csm_store_seq(&h->nodes[node].target, csm_target(serial, f));
+    *waiter = (csm_waiter){.generation = generation, .serial = serial, .owner = csm_self(h), .parent = asker.target,
+                           .parent_id = asker.id, .flight = f, .node = node};
     csm_stat_add(h, CSM_STAT_WAITS, 1);
     return CSM_JOINED;
 }
@@ -141,18 +146,18 @@ static int join_locked(csm *h, uint64_t generation, uint32_t f, uint64_t edge, c
 static void own_locked(csm *h, uint64_t generation, uint32_t f, csm_ticket *ticket) {
     struct csm_flight *flight = &h->flights[f];
     *ticket = (csm_ticket){.generation = generation, .serial = csm_load(&flight->serial), .owner = csm_self(h),
-                           .term = (uint32_t)csm_load(&flight->term), .flight = f};
+                           .id = h->id, .pid = h->pid, .term = (uint32_t)csm_load(&flight->term), .flight = f};
     csm_stat_add(h, CSM_STAT_COMPUTATIONS, 1);
 }
 
 /* Unattended flight `f`, which must be live: becomes the caller's. */
-static void take_over_locked(csm *h, uint64_t generation, uint32_t f, uint64_t edge, csm_ticket *ticket) {
+static void take_over_locked(csm *h, uint64_t generation, uint32_t f, struct csm_asker asker, csm_ticket *ticket) {
     struct csm_flight *flight = &h->flights[f];
     csm_arena_return_locked(h, generation, flight);
     csm_store(&flight->term, csm_load(&flight->term) + 1); /* voids the former owner's ticket, should it have given up */
     csm_store(&flight->pid, h->pid);
     csm_store(&flight->sentinel, 0);
-    csm_store(&flight->parent, edge);
+    set_asker(&flight->parent_id, &flight->parent, asker);
     csm_store_release(&flight->owner, csm_self(h));
     csm_store_release(&flight->given_up, 0);
     csm_stat_add(h, CSM_STAT_TAKEOVERS, 1);
@@ -160,7 +165,7 @@ static void take_over_locked(csm *h, uint64_t generation, uint32_t f, uint64_t e
 }
 
 static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_hash hash, const void *key,
-                        size_t key_bytes, uint64_t edge, csm_ticket *ticket) {
+                        size_t key_bytes, struct csm_asker asker, csm_ticket *ticket) {
     uint32_t f = find_free_locked(h, generation);
     if (f == CSM_NO_INDEX) {
         if (csm_flight_reap_locked(h, generation) == 0) return CSM_NO_FLIGHT;
@@ -183,7 +188,7 @@ static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_h
     csm_store(&flight->started_ns, csm_now_ns());
     csm_store(&flight->pid, h->pid);
     csm_store(&flight->key_bytes, key_bytes);
-    csm_store(&flight->parent, edge);
+    set_asker(&flight->parent_id, &flight->parent, asker);
     csm_fill_racy(flight->key, key, csm_min(key_bytes, CSM_KEY_PREVIEW));
     csm_store_release(&flight->serial, serial);
     csm_index_occupy_locked(h, generation, slot, hash, f); /* the commit */
@@ -191,25 +196,25 @@ static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_h
     return CSM_OWNER;
 }
 
-static int claim_locked(csm *h, struct csm_hash hash, const char *key, size_t key_bytes, const csm_call *parent,
+static int claim_locked(csm *h, struct csm_hash hash, const char *key, size_t key_bytes, struct csm_asker asker,
                         csm_call *call) {
     if (csm_destroyed(h)) return CSM_GONE; /* under the lock: a flight here would be published for nobody */
-    uint64_t generation = csm_load(&h->header->generation), edge = edge_from(h, generation, parent), slot;
+    uint64_t generation = csm_load(&h->header->generation), slot;
     uint32_t f;
     switch (csm_index_place_locked(h, generation, hash, key, key_bytes, &slot, &f)) {
     case CSM_PLACE_FULL:
         return CSM_READY;
     case CSM_PLACE_COMPUTING:
         if (csm_flight_is_live(h, generation, f, csm_load(&h->flights[f].serial))) {
-            if (csm_flight_is_attended(h, f)) return join_locked(h, generation, f, edge, &call->waiter);
-            take_over_locked(h, generation, f, edge, &call->ticket);
+            if (csm_flight_is_attended(h, f)) return join_locked(h, generation, f, asker, &call->waiter);
+            take_over_locked(h, generation, f, asker, &call->ticket);
             return CSM_OWNER;
         }
         /* A computing slot whose flight does not point back: damage. Vacating it is safe, nobody owns it. */
         csm_index_vacate_locked(h, generation, slot);
         return CSM_AGAIN;
     case CSM_PLACE_FREE:
-        return begin_locked(h, generation, slot, hash, key, key_bytes, edge, &call->ticket);
+        return begin_locked(h, generation, slot, hash, key, key_bytes, asker, &call->ticket);
     case CSM_PLACE_NONE:
         break;
     }
@@ -224,8 +229,9 @@ int csm_claim(csm *h, const char *key, size_t key_bytes, const csm_call *parent,
     for (;;) {
         int code = csm_lock(h);
         if (code != CSM_OK) return code;
-        code = claim_locked(h, hash, key, key_bytes, parent, call);
+        code = claim_locked(h, hash, key, key_bytes, asker_of(h, parent), call);
         csm_unlock(h);
+        if (code == CSM_JOINED) return csm_cycle_check(h, call);
         if (code != CSM_AGAIN) return code;
     }
 }
@@ -270,7 +276,7 @@ static int try_take_over(csm *h, csm_waiter *w, csm_ticket *ticket) {
         csm_flight_is_live(h, w->generation, w->flight, w->serial)) {
         code = CSM_OK;
         if (!csm_flight_is_attended(h, w->flight)) {
-            take_over_locked(h, w->generation, w->flight, w->parent, ticket);
+            take_over_locked(h, w->generation, w->flight, (struct csm_asker){w->parent_id, w->parent}, ticket);
             code = CSM_OWNER;
         }
     }
@@ -309,6 +315,15 @@ void csm_wait_leave(csm *h, csm_call *call) {
     leave(h, w);
     /* It may have been counted among the readers of an outcome that it will not read. */
     if (serial && w->flight < h->geo.flights && w->owner == csm_self(h)) csm_outcome_done(h, w->flight, serial);
+}
+
+int csm_cycle_check(csm *h, csm_call *call) {
+    csm_waiter *w = &call->waiter;
+    struct csm_asker asker = {.id = w->parent_id, .target = w->parent};
+    if (w->serial == 0 || asker.target == 0) return CSM_JOINED;
+    if (!csm_cycle_found(h, asker, csm_target(w->serial, w->flight))) return CSM_JOINED;
+    csm_wait_leave(h, call);
+    return CSM_CYCLE;
 }
 
 /* ---- publish ---- */

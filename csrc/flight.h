@@ -28,7 +28,13 @@ uint32_t csm_flight_reap_locked(csm *h, uint64_t generation);
 /* Frees records whose flight is over or never began (after a steal). */
 void csm_flight_repair_locked(csm *h, uint64_t generation);
 
-/* Would a computation `parent`, waiting for `target`, wait for itself? Leaves the keys for csm_chain_*. */
-bool csm_cycle_found_locked(csm *h, uint64_t generation, uint64_t parent, uint64_t target);
+/* A computation, of whatever cache, that asks for another one. Target 0: nobody does. */
+struct csm_asker {
+    uint64_t id;     /* its cache */
+    uint64_t target; /* csm_target() there */
+};
+
+/* Does `asker`, which has just begun to wait for `target`, wait for itself? Leaves the keys for csm_chain_*. */
+bool csm_cycle_found(csm *h, struct csm_asker asker, uint64_t target);
 
 #endif

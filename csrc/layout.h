@@ -34,7 +34,7 @@
 #include <stdint.h>
 
 #define CSM_MAGIC UINT64_C(0x314d4853504f4f43) /* "COOPSHM1", little-endian */
-#define CSM_LAYOUT_VERSION 1u
+#define CSM_LAYOUT_VERSION 2u
 
 #define CSM_GRANULE 16u           /* arena space is counted in granules */
 #define CSM_PAGE 4096u
@@ -107,18 +107,19 @@ struct csm_flight {
     uint64_t pid;        /* L */
     uint64_t key_bytes;  /* L  whole key */
     uint64_t parent;     /* L  target word of the computation that its owner makes it for, 0: none */
-    uint64_t spare;
+    uint64_t parent_id;  /* L  and the id of that one's cache */
     unsigned char key[CSM_KEY_PREVIEW]; /* L */
     uint64_t pad[4];
 };
 
-struct csm_node {     /* 64 bytes */
-    uint64_t owner;   /* A  0: free; taken by compare-and-swap, also from a dead owner */
-    uint64_t target;  /* N  serial (48) | flight (16) waited for, 0: none yet */
-    uint64_t parent;  /* N  the same for the computation that waits, 0: none */
+struct csm_node {       /* 64 bytes */
+    uint64_t owner;     /* A  0: free; taken by compare-and-swap, also from a dead owner */
+    uint64_t target;    /* N  serial (48) | flight (16) waited for, 0: none yet */
+    uint64_t parent;    /* N  the same for the computation that waits, 0: none */
+    uint64_t parent_id; /* N  and the id of that one's cache */
     union {
         sem_t semaphore; /* N initialises; anybody posts */
-        unsigned char room[40];
+        unsigned char room[32];
     } u;
 };
 
@@ -221,14 +222,14 @@ CSM_AT(csm_header, epoch, 512);
 CSM_AT(csm_row, stats, 64);
 CSM_AT(csm_row, view_pins, 320);
 CSM_AT(csm_row, write_pins, 1344);
-CSM_AT(csm_node, u, 24);
+CSM_AT(csm_node, u, 32);
 _Static_assert(sizeof(struct csm_slot) == 32, "slot");
 _Static_assert(sizeof(struct csm_entry) == CSM_GRANULE, "entry");
 _Static_assert(sizeof(struct csm_flight) == 256, "flight");
 _Static_assert(sizeof(struct csm_node) == 64, "node");
 _Static_assert(sizeof(struct csm_outcome) == 64, "outcome");
 _Static_assert(sizeof(struct csm_row) == CSM_PAGE, "row");
-_Static_assert(sizeof(sem_t) <= 40, "sem_t");
+_Static_assert(sizeof(sem_t) <= 32, "sem_t");
 _Static_assert(sizeof(uint64_t) == sizeof(void *), "coopshm needs a 64-bit platform");
 
 /* ---- packed words ---- */
@@ -271,7 +272,7 @@ static inline uint64_t csm_owner(uint32_t row, uint64_t incarnation) {
     return (uint64_t)(row + 1) << 40 | (incarnation & CSM_INCARNATION_MASK);
 }
 
-/* Whom a node waits for. */
+/* A computation, within its cache: what a node waits for. */
 static inline uint64_t csm_target(uint64_t serial, uint32_t flight) { return serial << 16 | flight; }
 static inline uint32_t csm_target_flight(uint64_t target) { return (uint32_t)target & 0xffff; }
 

@@ -249,6 +249,14 @@ bool csm_process_watch(csm *h, int fd) {
     return true;
 }
 
+csm *csm_process_find(uint64_t id) {
+    pthread_mutex_lock(&watched_mutex);
+    csm *h = watched;
+    while (h && h->id != id) h = h->next;
+    pthread_mutex_unlock(&watched_mutex);
+    return h; /* a handle is never freed, and its segment never unmapped */
+}
+
 void csm_process_leave(csm *h) {
     pthread_mutex_lock(&watched_mutex);
     for (csm **at = &watched; *at; at = &(*at)->next)

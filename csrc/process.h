@@ -30,6 +30,9 @@ bool csm_process_watch(csm *h, int fd);
 /* The opposite: the row is free again. No other thread may be using the handle. */
 void csm_process_leave(csm *h);
 
+/* This process's handle on the segment with that id, or NULL. */
+csm *csm_process_find(uint64_t id);
+
 /* A new open file description of the object behind `fd`, close-on-exec; negative when that cannot be had.
  * Works for objects that were unlinked. Async-signal-safe. */
 int csm_process_reopen(int fd);

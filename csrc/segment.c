@@ -229,6 +229,11 @@ int csm_open(int fd, const csm_settings *settings, uint64_t timeout_ns, csm **ou
     pthread_mutex_init(&h->mutex, NULL);
     int code = create_or_attach(h, fd, settings, timeout_ns, created);
     struct stat st;
+    if (code == CSM_OK) {
+        h->secret[0] = h->header->secret[0];
+        h->secret[1] = h->header->secret[1];
+        h->id = csm_hash(h->secret, "id", 2).lo | 1;
+    }
     /* The mapping was made from `fd`, and holds on to that open file description; a forked child inherits the mapping. If row
      * locks were taken through it, a dead parent would look alive for as long as a child lives. So they are taken through a
      * description of their own. */
@@ -240,8 +245,6 @@ int csm_open(int fd, const csm_settings *settings, uint64_t timeout_ns, csm **ou
     }
     h->device = st.st_dev;
     h->inode = st.st_ino;
-    h->secret[0] = h->header->secret[0];
-    h->secret[1] = h->header->secret[1];
     close(fd);
     *out = h;
     return CSM_OK;
@@ -257,6 +260,7 @@ int csm_in_use(int fd) {
 
 int csm_in_use_by_others(csm *h) { return csm_in_use(h->fd); /* own locks do not conflict */ }
 int csm_descriptor(csm *h) { return h->fd; }
+uint64_t csm_id(csm *h) { return h->id; }
 
 int csm_is_object(csm *h, int fd) {
     struct stat mine, other;

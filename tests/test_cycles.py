@@ -10,6 +10,7 @@ import pytest
 import coopshm
 from tests.conftest import clean
 from tests.procs import CONTEXT, WATCHDOG, Child, run, threads
+from tests.soak import nested
 
 
 def test_a_computation_that_asks_for_itself(cache) -> None:
@@ -87,24 +88,57 @@ def test_a_cycle_over_threads(cache) -> None:
     assert clean(c)
 
 
-def _acyclic(index: int, settings: Any, rounds: int) -> int:
+def _link_across(index: int, settings: Any, n: int, caches: int, rounds: int, barrier: Any) -> list[str]:
     coopshm.configure(settings)
-    total = 0
-    for n in range(rounds):
+    answers = []
+    for r in range(rounds):
 
-        def fn(n: int = n) -> int:
-            left = coopshm.cached("c", ("leaf", n, 0), lambda: 1)
-            right = coopshm.cached("c", ("leaf", n, 1), lambda: coopshm.cached("c", ("leaf", n, 0), lambda: 1) + 1)
-            return int(left + right)
+        def fn(r: int = r) -> Any:
+            barrier.wait(WATCHDOG)  # everybody owns its key
+            follower = (index + 1) % n
+            return coopshm.cached(f"c{follower % caches}", (r, follower), lambda: pytest.fail("it has an owner"))
 
-        total += coopshm.cached("c", ("top", n, index % 2), fn)
-    return total
+        try:
+            answers.append(coopshm.cached(f"c{index % caches}", (r, index), fn))
+        except coopshm.CycleError as exc:
+            answers.append(str(exc))
+        barrier.wait(WATCHDOG)
+    return answers
 
 
-def test_computations_that_share_parts_raise_no_false_alarm(settings, cache) -> None:
-    c = cache(memory_limit="16 MiB", max_items=20_000)
-    assert run(8, _acyclic, settings(memory_limit="16 MiB", max_items=20_000), 2000) == [6000] * 8
-    assert clean(c)
+@pytest.mark.parametrize(("n", "caches", "rounds"), [(2, 2, 300), (3, 3, 30), (4, 4, 30), (8, 2, 30), (8, 8, 30)])
+def test_a_cycle_over_processes_and_caches(namespace, n, caches, rounds) -> None:
+    """Of four caches or more, each process uses but two: the last one has to look into those of the others."""
+    settings = {"namespace": namespace, "caches": {f"c{i}": {"memory_limit": "1 MiB"} for i in range(caches)}}
+    answers = run(n, _link_across, settings, n, caches, rounds, CONTEXT.Barrier(n))
+    for r in range(rounds):
+        told = [each[r] for each in answers]
+        assert all("waits for itself" in answer for answer in told)
+        assert all(repr((r, link)) in told[0] for link in range(n))
+        assert all(f"{namespace}:c{i}" in told[0] for i in range(caches))
+    coopshm.configure(settings)
+    assert all(clean(coopshm.open(f"c{i}")) for i in range(caches))
+
+
+def test_a_cycle_over_threads_and_nested_caches(namespace) -> None:
+    """Each thread computes a of one cache, which computes b of another on its own stack, which asks for the next a."""
+    coopshm.configure({"namespace": namespace, "caches": {"a": {}, "b": {}}})
+    barrier = threading.Barrier(3)
+
+    def body(index: int) -> Any:
+        def b() -> Any:
+            barrier.wait(WATCHDOG)
+            return coopshm.cached("a", (index + 1) % 3, lambda: None)
+
+        return coopshm.cached("a", index, lambda: coopshm.cached("b", index, b))
+
+    assert [type(answer) for answer in threads(3, body)] == [coopshm.CycleError] * 3
+    assert clean(coopshm.open("a"))
+    assert clean(coopshm.open("b"))
+
+
+def test_computations_that_share_parts_raise_no_false_alarm(namespace) -> None:
+    assert nested.ask(namespace, processes=8, computations=20_000) >= 20_000
 
 
 def _die_waiting(conn: Any, settings: Any) -> None:

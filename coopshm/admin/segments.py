@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from typing import NamedTuple
 
 from .._segment import OBSERVER, Segment, open_segment
 from ..attachment import Attachment
-from ..config import CacheConfig, check_name, segment_name
-from ..errors import ConfigError, CorruptError, OwnershipError, SegmentError
-from ..objects import unlink_if
+from ..config import CacheConfig, segment_name
+from ..errors import CorruptError, OwnershipError, SegmentError
+from ..objects import SHM, Place, existing, unlink_if
 
 __all__ = [
     "MissingError",
@@ -28,8 +27,6 @@ __all__ = [
     "reset",
 ]
 
-_SHM = "/dev/shm"
-
 
 class MissingError(SegmentError):
     """There is no segment of this cache."""
@@ -37,31 +34,6 @@ class MissingError(SegmentError):
 
 class UnfinishedError(SegmentError):
     """A segment is being created, or its creator died before it had finished."""
-
-
-class Place(NamedTuple):
-    """Where a cache is found."""
-
-    namespace: str
-    cache: str
-
-    def __str__(self) -> str:
-        return f"cache {self.cache!r} in namespace {self.namespace!r}"
-
-
-def existing(namespace: str | None = None) -> list[Place]:
-    """Return the caches that have a segment, sorted; those of one namespace, or of all."""
-    found = []
-    for name in os.listdir(_SHM) if os.path.isdir(_SHM) else []:
-        prefix, _, rest = name.partition(":")
-        owner, _, cache = rest.partition(":")
-        try:
-            place = Place(check_name(owner), check_name(cache))
-        except ConfigError:
-            continue
-        if prefix == "coopshm" and namespace in (None, owner):
-            found.append(place)
-    return sorted(found)
 
 
 def attach(place: Place) -> Segment:
@@ -129,7 +101,7 @@ def check_removable(place: Place) -> os.stat_result | None:
     Raises:
         OwnershipError: it may not.
     """
-    directory = os.stat(_SHM)
+    directory = os.stat(SHM)
     try:
         found = os.stat(_path(place), follow_symlinks=False)
     except FileNotFoundError:
@@ -148,7 +120,7 @@ def remove(place: Place, seen: os.stat_result | None) -> None:
 
 
 def _path(place: Place) -> str:
-    return _SHM + segment_name(*place)
+    return SHM + segment_name(*place)
 
 
 def _is_blank(place: Place) -> bool:

@@ -1,6 +1,6 @@
 /* test_cycle.c holds cycle.c to:
  *   - of the waits that would close a cycle the last one to come is refused, at once and for whatever number of
- *     computations, processes and waits, and is told the keys; the others go on;
+ *     computations, processes, caches and waits, and is told the keys; the others go on;
  *   - nothing else is refused: not shared needs, not waits that are over, of the dead, or of the last generation. */
 #include "check.h"
 
@@ -107,6 +107,83 @@ static void also_when_it_took_them_over(void) {
     CHECK_EQ(check_claim_in(p, "c", &b, &wait), CSM_CYCLE);
 }
 
+/* Computation i, of cache i % CACHES, asks for i + 1, and the last for the first. */
+static void a_cycle_over_caches(void) {
+    enum { CACHES = 3, N = 6 };
+    csm *caches[CACHES], *others[CACHES];
+    for (int i = 0; i < CACHES; i++) others[i] = check_another(caches[i] = check_segment(&CHECK_SMALL));
+    csm_call owners[N], waits[N];
+    for (uint64_t i = 0; i < N; i++) CHECK_EQ(check_claim(caches[i % CACHES], check_key("k", i), &owners[i]), CSM_OWNER);
+    for (uint64_t i = 0; i + 1 < N; i++)
+        CHECK_EQ(check_claim_in(others[(i + 1) % CACHES], check_key("k", i + 1), &owners[i], &waits[i]), CSM_JOINED);
+    CHECK_EQ(check_claim_in(others[0], "k 0", &owners[N - 1], &waits[N - 1]), CSM_CYCLE);
+    check_chain(N, (uint64_t[]){0, 1, 2, 3, 4, 5});
+    for (uint64_t i = 0; i < N; i++) CHECK_EQ(csm_chain_id(i), csm_id(caches[i % CACHES]));
+    CHECK(csm_id(caches[0]) != csm_id(caches[1]) && csm_id(caches[0]) == csm_id(others[0]));
+}
+
+/* Nested on one stack: a of one cache computes b of another, which asks for c, which waits for a. */
+static void a_computation_waits_for_its_parts_in_other_caches(void) {
+    csm *p = check_segment(&CHECK_SMALL), *q = check_segment(&CHECK_SMALL);
+    csm_call a, b, c, wait;
+    CHECK_EQ(check_claim(p, "a", &a), CSM_OWNER);
+    CHECK_EQ(check_claim_in(q, "b", &a, &b), CSM_OWNER);
+    CHECK_EQ(check_claim(p, "c", &c), CSM_OWNER);
+    CHECK_EQ(check_claim_in(p, "a", &c, &wait), CSM_JOINED);
+    CHECK_EQ(check_claim_in(p, "c", &b, &wait), CSM_CYCLE);
+}
+
+/* Flights and serials are numbered alike in each cache: the same number is not the same computation. */
+static void the_same_number_in_another_cache_is_no_cycle(void) {
+    csm *p = check_segment(&CHECK_SMALL), *q = check_segment(&CHECK_SMALL);
+    csm_call a, b, c, wait;
+    CHECK_EQ(check_claim(p, "a", &a), CSM_OWNER);
+    CHECK_EQ(check_claim(q, "b", &b), CSM_OWNER);
+    CHECK_EQ(a.ticket.serial, b.ticket.serial);
+    CHECK_EQ(a.ticket.flight, b.ticket.flight);
+    CHECK_EQ(check_claim_in(q, "b", &a, &wait), CSM_JOINED);
+    CHECK_EQ(check_claim(p, "c", &c), CSM_OWNER);
+    CHECK_EQ(check_claim_in(p, "a", &c, &wait), CSM_JOINED);
+    CHECK_EQ(check_claim_in(p, "c", &a, &wait), CSM_CYCLE);
+    CHECK_EQ(check_claim_in(q, "b", &c, &wait), CSM_JOINED);
+}
+
+/* A process in the middle of the chain uses a cache that this one does not: the search says so, and goes on once it may. */
+static csm *first_cache;
+static int middle_object;
+
+static void wait_through_another_cache(struct check_child *me, csm *c) {
+    csm *b = check_join(check_open(middle_object, &CHECK_SMALL));
+    csm_call ka, kb, wait;
+    CHECK_EQ(check_claim(first_cache, "a", &ka), CSM_OWNER);
+    CHECK_EQ(check_claim(b, "b", &kb), CSM_OWNER);
+    CHECK_EQ(check_claim_in(b, "b", &ka, &wait), CSM_JOINED);
+    CHECK_EQ(check_claim_in(c, "c", &kb, &wait), CSM_JOINED);
+    check_say(me, 'w');
+    check_hear(me, '-');
+}
+
+static void a_cache_that_is_not_attached_to_is_named(void) {
+    csm *a = first_cache = check_segment(&CHECK_SMALL), *c = check_segment(&CHECK_SMALL);
+    middle_object = check_object();
+    csm_call kc, wait;
+    CHECK_EQ(check_claim(c, "c", &kc), CSM_OWNER);
+    struct check_child child = check_fork(wait_through_another_cache, c);
+    check_hear(&child, 'w');
+    CHECK_EQ(check_claim_in(a, "a", &kc, &wait), CSM_JOINED);
+    uint64_t id = csm_cycle_unknown();
+    CHECK(id != 0);
+    CHECK_EQ(csm_cycle_check(a, &wait), CSM_JOINED);
+    csm *b = check_open(middle_object, NULL);
+    CHECK_EQ(csm_id(b), id);
+    CHECK_EQ(csm_cycle_check(a, &wait), CSM_CYCLE);
+    CHECK_EQ(csm_cycle_unknown(), 0);
+    CHECK_EQ(wait.waiter.serial, 0);
+    CHECK_EQ(csm_chain_length(), 3);
+    CHECK_EQ(csm_chain_id(1), id);
+    check_kill(&child);
+}
+
 /* ---- no false alarm */
 
 static void shared_needs_are_no_cycle(void) {
@@ -123,26 +200,27 @@ static void shared_needs_are_no_cycle(void) {
     check_chain(2, (uint64_t[]){0, 4}); /* the shortest */
 }
 
-/* A hundred random waits among sixteen computations, some given up again: refused is exactly what closes a cycle. */
+/* Random waits among sixteen computations of two caches, some given up again: refused is exactly what closes a cycle. */
 static void random_waits_beside_a_model(void) {
-    enum { N = 16 };
+    enum { N = 16, CACHES = 2, PROCESSES = 3 };
     csm_settings settings = CHECK_SMALL;
     settings.nodes = 512;
     for (uint64_t seed = 1; seed <= 12; seed++) {
-        csm *handles[3];
-        handles[0] = check_segment(&settings);
-        handles[1] = check_another(handles[0]);
-        handles[2] = check_another(handles[0]);
+        csm *handles[CACHES][PROCESSES];
+        for (int c = 0; c < CACHES; c++) {
+            handles[c][0] = check_segment(&settings);
+            for (int p = 1; p < PROCESSES; p++) handles[c][p] = check_another(handles[c][0]);
+        }
         static csm_call owners[N], waits[N][N];
         bool edge[N][N] = {{false}};
         uint64_t random = seed;
         int refused = 0;
         for (uint64_t i = 0; i < N; i++)
-            CHECK_EQ(check_claim(handles[i % 3], check_key("k", i), &owners[i]), CSM_OWNER);
+            CHECK_EQ(check_claim(handles[i % CACHES][i % PROCESSES], check_key("k", i), &owners[i]), CSM_OWNER);
         for (int step = 0; step < 300; step++) {
             uint64_t from = check_random(&random) % N, to = check_random(&random) % N;
             if (edge[from][to]) {
-                csm_wait_leave(handles[from % 3], &waits[from][to]);
+                csm_wait_leave(handles[to % CACHES][from % PROCESSES], &waits[from][to]);
                 edge[from][to] = false;
                 continue;
             }
@@ -151,13 +229,15 @@ static void random_waits_beside_a_model(void) {
             for (int round = 0; round < N; round++)
                 for (int i = 0; i < N; i++)
                     for (int j = 0; j < N; j++) reached[j] |= reached[i] && edge[i][j];
-            int code = check_claim_in(handles[from % 3], check_key("k", to), &owners[from], &waits[from][to]);
+            csm *asked = handles[to % CACHES][from % PROCESSES];
+            int code = check_claim_in(asked, check_key("k", to), &owners[from], &waits[from][to]);
             CHECK_EQ(code, reached[from] ? CSM_CYCLE : CSM_JOINED);
             edge[from][to] = code == CSM_JOINED;
             refused += code == CSM_CYCLE;
         }
         CHECK(refused > 0);
-        for (int i = 0; i < 3; i++) csm_leave(handles[i]);
+        for (int c = 0; c < CACHES; c++)
+            for (int p = 0; p < PROCESSES; p++) csm_leave(handles[c][p]);
     }
 }
 
@@ -224,6 +304,8 @@ CHECK_MAIN(CHECK_TEST(a_computation_may_not_wait_for_itself), CHECK_TEST(a_cycle
            CHECK_TEST(a_cycle_of_eight), CHECK_TEST(a_cycle_of_two_hundred),
            CHECK_TEST(of_a_long_chain_the_asked_for_key_is_told),
            CHECK_TEST(a_computation_waits_for_those_it_computes_itself), CHECK_TEST(also_when_it_took_them_over),
+           CHECK_TEST(a_cycle_over_caches), CHECK_TEST(a_computation_waits_for_its_parts_in_other_caches),
+           CHECK_TEST(the_same_number_in_another_cache_is_no_cycle), CHECK_TEST(a_cache_that_is_not_attached_to_is_named),
            CHECK_TEST(shared_needs_are_no_cycle), CHECK_TEST(random_waits_beside_a_model),
            CHECK_TEST(a_wait_without_a_computation_around_it_is_no_edge), CHECK_TEST(waits_of_the_dead_are_no_edges),
            CHECK_TEST(a_chain_through_the_dead_is_broken),
