@@ -311,10 +311,11 @@ int csm_wait(csm *h, csm_call *call, uint64_t limit_ns) {
 
 void csm_wait_leave(csm *h, csm_call *call) {
     csm_waiter *w = &call->waiter;
-    uint64_t serial = w->serial;
+    /* It may have been counted among the readers of an outcome that it will not read. Counted off before the node goes: while it
+     * is there, who ends the flight counts it, so an outcome found here did. One found afterwards may not have, and another
+     * reader's place would be taken. If the flight ends in between, one reader too many is expected, and the record expires. */
+    if (w->serial && w->flight < h->geo.flights && w->owner == csm_self(h)) csm_outcome_done(h, w->flight, w->serial);
     leave(h, w);
-    /* It may have been counted among the readers of an outcome that it will not read. */
-    if (serial && w->flight < h->geo.flights && w->owner == csm_self(h)) csm_outcome_done(h, w->flight, serial);
 }
 
 int csm_cycle_check(csm *h, csm_call *call) {

@@ -203,6 +203,45 @@ static void a_late_last_reader_takes_nothing_away(void) {
     check_end(&child);
 }
 
+static void leave_over_and_over(struct check_child *me, csm *h) {
+    for (;;) {
+        check_hear(me, 'g');
+        CHECK_EQ(check_claim(h, "k", &inherited), CSM_JOINED);
+        step_begin();
+        csm_wait_leave(h, &inherited);
+        step_end();
+    }
+}
+
+/* Who leaves counts itself off an outcome if it was counted, and only then: else the record is free, and its pages gone, before
+ * the others have read. The flight ends at each instruction of the leaving in turn. */
+static void who_leaves_takes_no_other_readers_place(void) {
+    if (!step_possible()) return;
+    csm *a = check_segment(&CHECK_SMALL), *b = check_another(a);
+    struct check_child child = check_fork(leave_over_and_over, b);
+    bool ended = false, attached = false;
+    for (uint32_t n = 0; !ended; n += CHECK_SANITIZED ? 7 : 1) {
+        csm_call owner, waiter;
+        claim_both(a, b, "k", &owner, &waiter);
+        uint32_t flight = owner.ticket.flight;
+        check_say(&child, 'g');
+        if (!attached)
+            step_attach(&child);
+        else
+            step_over(&child); /* to its beginning */
+        attached = true;
+        for (uint32_t i = 0; i < n && !ended; i++) ended = !step_once(&child);
+        CHECK_EQ(publish_filled(a, &owner, "k", CSM_FAILURE, BYTES, n), CSM_NOT_STORED);
+        if (!ended) step_over(&child); /* to its end */
+        CHECK(unread(a, flight) >= 1);
+        check_outcome(b, &waiter, CSM_FAILURE, BYTES, n);
+        CHECK(n < 100000);
+    }
+    CHECK_EQ(check_stat(a, CSM_STAT_LOST_OUTCOMES), 0);
+    check_kill(&child);
+    check_sound(a);
+}
+
 static void overwrite_and_be_watched(struct check_child *me, csm *h) {
     (void)me;
     csm_call owner, waiter;
@@ -296,6 +335,7 @@ static void what_the_dead_did_not_read_makes_room(void) {
 CHECK_MAIN(CHECK_TEST(every_kind_reaches_every_waiter), CHECK_TEST(a_value_without_room_reaches_its_waiters),
            CHECK_TEST(pieces_are_joined), CHECK_TEST(without_waiters_nothing_is_written),
            CHECK_TEST(who_reads_too_late_starts_over), CHECK_TEST(a_reset_between_finding_and_reading_is_noticed),
-           CHECK_TEST(a_late_last_reader_takes_nothing_away), CHECK_TEST(what_is_being_overwritten_is_not_read),
+           CHECK_TEST(a_late_last_reader_takes_nothing_away), CHECK_TEST(who_leaves_takes_no_other_readers_place),
+           CHECK_TEST(what_is_being_overwritten_is_not_read),
            CHECK_TEST(an_outcome_of_the_last_generation_is_not_found), CHECK_TEST(pages_go_back_when_all_have_read),
            CHECK_TEST(what_the_dead_did_not_read_makes_room))
