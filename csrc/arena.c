@@ -43,6 +43,8 @@ void csm_arena_unpin(csm *h, uint32_t *pins, uint32_t first_chunk, uint32_t last
 /* ---- pages ---- */
 
 static int back_range(csm *h, uint64_t first, uint64_t end) {
+    struct stat st;
+    if (!csm_process_stat(h, &st)) return CSM_NO_SPACE;
     for (uint64_t at = first; at < end;) {
         uint64_t n = csm_min(end - at, BACK_STEP);
         int rc = posix_fallocate(h->fd, (off_t)(h->geo.arena_off + at), (off_t)n);

@@ -44,9 +44,8 @@ static void destroy_locked(csm *h) {
 
 int csm_linked(csm *h) {
     struct stat st;
-    if (h->fd < 0) return 1; /* a forked child that could not open the object: it goes on with what it has */
-    if (fstat(h->fd, &st) != 0 || st.st_dev != h->device || st.st_ino != h->inode)
-        return 0; /* somebody closed our descriptor: with it went the row */
+    if (csm_load(&h->fd) == -1) return 1; /* a forked child that could not open the object: it goes on with what it has */
+    if (!csm_process_stat(h, &st)) return 0; /* somebody closed our descriptor: with it went the row */
     if (st.st_nlink > 0) return 1;
     if (!csm_destroyed(h) && csm_lock_once(h) == CSM_OK) { /* busy: others find out by themselves */
         destroy_locked(h);
@@ -214,7 +213,7 @@ void csm_describe(csm *h, csm_info *out) {
     out->destroyed = (uint64_t)csm_destroyed(h);
     out->my_row = csm_row(h);
     struct stat st;
-    if (h->fd >= 0 && fstat(h->fd, &st) == 0) out->reserved_bytes = (uint64_t)st.st_blocks * 512;
+    if (csm_process_stat(h, &st)) out->reserved_bytes = (uint64_t)st.st_blocks * 512;
     uint64_t flights = csm_min(csm_load(&header->flights_used), h->geo.flights);
     for (uint32_t f = 0; f < flights; f++) {
         uint64_t serial = csm_load_acquire(&h->flights[f].serial);

@@ -11,6 +11,7 @@
 #include "api.h"
 
 #define CSM_NO_INDEX UINT32_MAX
+#define CSM_FD_LOST (-2) /* somebody else closed it */
 
 /* One attached segment in this process. Everything here is private memory; the geometry in particular is
  * a validated copy, so that later damage to the shared one cannot send an access out of bounds. */
@@ -31,7 +32,7 @@ struct csm {
     uint64_t secret[2];
     uint64_t id;               /* of the segment, the same in all processes; 0 is nobody's */
 
-    int fd;                    /* own open file description: it carries this process's OFD locks */
+    int fd;                    /* own open file description: it carries this process's OFD locks. -1: none, or CSM_FD_LOST */
     uint32_t row;              /* CSM_NO_INDEX: none yet */
     uint64_t self;             /* owner word, 0 without a row */
     struct csm_row *mine;      /* the row, or `spare` until there is one */

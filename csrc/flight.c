@@ -225,7 +225,8 @@ int csm_claim(csm *h, const char *key, size_t key_bytes, const csm_call *parent,
     if (key_bytes > CSM_MAX_KEY) return CSM_INVALID;
     struct csm_hash hash = csm_hash(h->secret, key, key_bytes);
     /* A system call, so not each time; the first claims of a process always look. */
-    if ((csm_add(&h->claims, 1) & LOOK_MASK) == 0 && !csm_linked(h)) return CSM_GONE;
+    bool look = (csm_add(&h->claims, 1) & LOOK_MASK) == 0 || csm_load(&h->fd) == CSM_FD_LOST;
+    if (look && !csm_linked(h)) return CSM_GONE;
     for (;;) {
         int code = csm_lock(h);
         if (code != CSM_OK) return code;
@@ -419,7 +420,9 @@ static int publish_outcome_locked(csm *h, const csm_ticket *t, uint64_t slot, in
 static int back_log(csm *h) {
     uint64_t have = csm_load_acquire(&h->header->log_backed), all = h->geo.rows_off - h->geo.log_off;
     uint64_t step = csm_min(LOG_STEP, all - csm_min(have, all));
+    struct stat st;
     if (step == 0) return CSM_OK;
+    if (!csm_process_stat(h, &st)) return CSM_NO_SPACE;
     int rc;
     do rc = posix_fallocate(h->fd, (off_t)(h->geo.log_off + have), (off_t)step);
     while (rc == EINTR);

@@ -17,11 +17,12 @@ static const uint64_t PATIENCE_NS = 500000000;
 
 bool csm_lock_try(csm *h, uint64_t *word, bool *stolen) {
     *stolen = false;
-    uint64_t holder = csm_load(word);
-    if (holder == 0) return csm_swap_if(word, 0, csm_self(h));
+    uint64_t holder = csm_load(word), self = csm_self(h);
+    if (self == 0) return false; /* another thread found the descriptor, and with it the row, gone */
+    if (holder == 0) return csm_swap_if(word, 0, self);
     bool nonsense = holder >> CSM_OWNER_BITS; /* its holder could not release it */
     if (!nonsense && csm_process_alive(h, holder)) return false;
-    *stolen = csm_swap_if(word, holder, csm_self(h));
+    *stolen = csm_swap_if(word, holder, self);
     return *stolen;
 }
 
@@ -48,7 +49,7 @@ int csm_lock(csm *h) {
     uint64_t *word = &h->header->write_lock, self = csm_self(h);
     for (int i = 0; i < CSM_SPINS; i++) {
         /* SYNC lock: pairs with csm_unlock; what the previous holder stored becomes visible. */
-        if (csm_load(word) == 0 && csm_swap_if(word, 0, self)) return locked(h, false);
+        if (self && csm_load(word) == 0 && csm_swap_if(word, 0, self)) return locked(h, false);
         csm_pause();
     }
     /* A crowd may keep one caller waiting long although all of it runs; patience is for a holder that does not. */

@@ -64,7 +64,8 @@ static void shrink(csm *h, uint32_t f, uint64_t keep) {
     struct csm_outcome *o = &h->outcomes[f];
     uint64_t taken = csm_min(csm_load(&o->taken), CSM_WINDOW_BYTES);
     keep = csm_round(keep, CSM_PAGE);
-    if (taken <= keep || h->fd < 0) return;
+    struct stat st;
+    if (taken <= keep || !csm_process_stat(h, &st)) return;
     if (fallocate(h->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, window(h, f) + (off_t)keep, (off_t)(taken - keep)) == 0)
         csm_store(&o->taken, keep);
 }
@@ -72,7 +73,9 @@ static void shrink(csm *h, uint32_t f, uint64_t keep) {
 int csm_outcome_write(csm *h, uint32_t f, const csm_piece *pieces, size_t n) {
     uint64_t total = 0;
     for (size_t i = 0; i < n; i++) total += pieces[i].bytes;
+    struct stat st;
     if (total > CSM_WINDOW_BYTES) return CSM_TOO_LARGE;
+    if (!csm_process_stat(h, &st)) return CSM_NO_SPACE;
     shrink(h, f, total > KEEP_BYTES ? total : KEEP_BYTES); /* what a predecessor left */
     struct csm_outcome *o = &h->outcomes[f];
     if (csm_load(&o->taken) < total) csm_store(&o->taken, csm_round(total, CSM_PAGE));
@@ -110,7 +113,7 @@ bool csm_outcome_find(csm *h, csm_waiter *w) {
     if (serial_of(csm_load_acquire(&o->word)) != w->serial || generation != w->generation) return false;
     struct stat st;
     /* A damaged length must not make the caller allocate what is not there. */
-    if (bytes && (bytes > CSM_WINDOW_BYTES || fstat(h->fd, &st) != 0 ||
+    if (bytes && (bytes > CSM_WINDOW_BYTES || !csm_process_stat(h, &st) ||
                   st.st_size < window(h, w->flight) + (off_t)bytes))
         return false;
     w->outcome_serial = w->serial;

@@ -41,7 +41,9 @@ bool csm_process_row_held(csm *h, uint32_t row) {
     short found = F_WRLCK;
     if (!ofd(h->fd, F_OFD_GETLK, CSM_LOCK_ROWS + row, F_WRLCK, &found))
         return true; /* cannot ask: never declare anybody dead on a failed question */
-    return found != F_UNLCK;
+    if (found != F_UNLCK) return true;
+    struct stat st;
+    return !csm_process_stat(h, &st); /* nor on the answer of another file */
 }
 
 bool csm_process_alive(csm *h, uint64_t owner) {
@@ -52,6 +54,23 @@ bool csm_process_alive(csm *h, uint64_t owner) {
     if ((csm_load_acquire(&h->rows[row].incarnation) & CSM_INCARNATION_MASK) != (owner & CSM_INCARNATION_MASK))
         return false;
     return row != csm_row(h) && csm_process_row_held(h, (uint32_t)row);
+}
+
+/* The row's lock went with the descriptor. Nothing is stored in the row any more: it may be another process's. A critical section
+ * that another thread is in ends without a release, and the next who wants the lock finds it a dead owner's. */
+static void lose(csm *h) {
+    csm_store(&h->fd, CSM_FD_LOST);
+    csm_store_release(&h->self, 0);
+    csm_store(&h->row, CSM_NO_INDEX);
+    csm_store_release(&h->mine, &h->spare);
+}
+
+bool csm_process_stat(csm *h, struct stat *st) {
+    int fd = csm_load(&h->fd);
+    if (fd < 0) return false;
+    if (fstat(fd, st) == 0 && st->st_dev == h->device && st->st_ino == h->inode) return true;
+    lose(h);
+    return false;
 }
 
 int csm_process_reopen(int fd) {
@@ -121,8 +140,10 @@ int csm_process_enter(csm *h) {
     int code = CSM_OK;
     pthread_mutex_lock(&h->mutex);
     if (!csm_self(h)) {
-        uint32_t row = h->fd < 0 ? CSM_NO_INDEX : win_row(h, h->fd, &code);
-        if (h->fd < 0) code = CSM_NO_ROW;
+        struct stat st;
+        bool open = csm_process_stat(h, &st);
+        uint32_t row = open ? win_row(h, h->fd, &code) : CSM_NO_INDEX;
+        if (!open) code = CSM_NO_ROW;
         if (row != CSM_NO_INDEX) {
             code = CSM_OK;
             h->pid = (uint64_t)getpid();
@@ -175,7 +196,8 @@ static void before_fork(void) {
         pthread_mutex_lock(&h->mutex);
         h->child_fd = -1;
         h->child_row = CSM_NO_INDEX;
-        if (h->fd < 0 || !h->self || csm_load(&h->views) == 0) continue;
+        struct stat st;
+        if (!csm_process_stat(h, &st) || !h->self || csm_load(&h->views) == 0) continue;
         int code, fd = csm_process_reopen(h->fd);
         uint32_t row = fd < 0 ? CSM_NO_INDEX : win_row(h, fd, &code);
         if (row == CSM_NO_INDEX) {
@@ -217,7 +239,7 @@ static void after_fork_in_child(void) {
             csm_store_release(&h->self, csm_owner(h->row, h->mine->incarnation));
             csm_store(&h->mine->pid, (uint64_t)getpid());
         } else {
-            h->fd = inherited < 0 ? -1 : csm_process_reopen(inherited);
+            h->fd = inherited < 0 ? inherited : csm_process_reopen(inherited);
             csm_store(&h->row, CSM_NO_INDEX);
             h->mine = &h->spare;
             csm_store_release(&h->self, 0);
@@ -243,6 +265,9 @@ bool csm_process_watch(csm *h, int fd) {
         pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
         installed = true;
     }
+    /* Another handle that believes in this number has lost its descriptor; on the same object, only this tells. */
+    for (csm *other = watched; other; other = other->next)
+        if (csm_load(&other->fd) == h->fd) lose(other);
     h->next = watched;
     watched = h;
     pthread_mutex_unlock(&watched_mutex);
@@ -266,7 +291,8 @@ void csm_process_leave(csm *h) {
         }
     pthread_mutex_unlock(&watched_mutex);
     pthread_mutex_lock(&h->mutex);
-    if (h->fd >= 0) close(h->fd); /* and with it the row's lock */
+    struct stat st;
+    if (csm_process_stat(h, &st)) close(h->fd); /* and with it the row's lock */
     h->fd = -1;
     csm_store_release(&h->mine, &h->spare);
     csm_store_release(&h->self, 0);

@@ -11,6 +11,8 @@
 
 #include "core.h"
 
+#include <sys/stat.h>
+
 /* Wins a row unless this process has one. CSM_OK, CSM_NO_ROW, CSM_NO_SPACE. */
 int csm_process_enter(csm *h);
 
@@ -32,6 +34,11 @@ void csm_process_leave(csm *h);
 
 /* This process's handle on the segment with that id, or NULL. */
 csm *csm_process_find(uint64_t id);
+
+/* fstat of the handle's descriptor; false when there is none, or none any more. Before anything is written through the descriptor,
+ * concluded from its locks, or done to its number: somebody may have closed it behind our back (daemons close all they find), and
+ * the number may be another file's by now. When that is so the handle gives up row and descriptor, and csm_linked says so. */
+bool csm_process_stat(csm *h, struct stat *st);
 
 /* A new open file description of the object behind `fd`, close-on-exec; negative when that cannot be had.
  * Works for objects that were unlinked. Async-signal-safe. */

@@ -237,14 +237,17 @@ int csm_open(int fd, const csm_settings *settings, uint64_t timeout_ns, csm **ou
     /* The mapping was made from `fd`, and holds on to that open file description; a forked child inherits the mapping. If row
      * locks were taken through it, a dead parent would look alive for as long as a child lives. So they are taken through a
      * description of their own. */
-    if (code == CSM_OK && (fstat(fd, &st) != 0 || !csm_process_watch(h, fd))) code = failed();
+    if (code == CSM_OK && fstat(fd, &st) != 0) code = failed();
+    if (code == CSM_OK) {
+        h->device = st.st_dev;
+        h->inode = st.st_ino;
+        if (!csm_process_watch(h, fd)) code = failed();
+    }
     if (code != CSM_OK) {
         if (h->base) munmap(h->base, h->geo.mapped_bytes);
         free(h);
         return code;
     }
-    h->device = st.st_dev;
-    h->inode = st.st_ino;
     close(fd);
     *out = h;
     return CSM_OK;
@@ -264,7 +267,7 @@ uint64_t csm_id(csm *h) { return h->id; }
 
 int csm_is_object(csm *h, int fd) {
     struct stat mine, other;
-    return h->fd >= 0 && fstat(h->fd, &mine) == 0 && fstat(fd, &other) == 0 && mine.st_ino == other.st_ino &&
+    return csm_process_stat(h, &mine) && fstat(fd, &other) == 0 && mine.st_ino == other.st_ino &&
            mine.st_dev == other.st_dev;
 }
 

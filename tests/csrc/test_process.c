@@ -3,6 +3,7 @@
  *   - a row that is used again is another owner; its predecessor's pins, locks and flights are nobody's;
  *   - a full row table is a code, and hits go on without a row;
  *   - a forked child is another process: no row, tickets or waits of its parent's, and neither keeps the other alive;
+ *   - a descriptor that somebody else closed is given up: no other file is written to, believed or closed;
  *   - views that a child inherits stay valid whatever the parent does, and bind nothing once both let go. */
 #include "check.h"
 
@@ -262,6 +263,85 @@ static void a_child_does_not_keep_its_parent_alive(void) {
     end_survivor(&parent);
 }
 
+/* ---- a descriptor that somebody closed */
+
+/* Another file gets the descriptor's number, as the next open() of a daemon that closed all it found. */
+static int put_another_file_there(csm *h) {
+    int at = csm_descriptor(h), file = memfd_create("another", MFD_CLOEXEC);
+    CHECK(file >= 0);
+    CHECK_EQ(dup2(file, at), at);
+    close(file);
+    return at;
+}
+
+static off_t size_of(int fd) {
+    struct stat st;
+    CHECK_EQ(fstat(fd, &st), 0);
+    return st.st_size;
+}
+
+static void another_file_under_its_number_is_left_alone(void) {
+    csm *looker = check_segment(&CHECK_SMALL), *other = check_another(looker);
+    static const char DATA[30000];
+    csm_call stored, shared, waiter;
+    for (int loss = 0; loss < 4; loss++) {
+        csm *h = check_another(looker);
+        uint64_t alive = other->self;
+        CHECK_EQ(check_claim(h, check_key("stored", (uint64_t)loss), &stored), CSM_OWNER);
+        CHECK_EQ(check_claim(h, check_key("shared", (uint64_t)loss), &shared), CSM_OWNER);
+        CHECK_EQ(check_claim(other, check_key("shared", (uint64_t)loss), &waiter), CSM_JOINED);
+        int at = put_another_file_there(h);
+        /* Whatever comes first must see it. */
+        if (loss == 0) CHECK(csm_process_alive(h, alive));
+        if (loss == 1) CHECK(check_publish(h, &stored, check_key("stored", 1), DATA, sizeof DATA) < 0);
+        if (loss == 2) CHECK(check_publish_as(h, &shared, check_key("shared", 2), CSM_UNCACHED, DATA, sizeof DATA) < 0);
+        if (loss == 3) CHECK_EQ(csm_linked(h), 0);
+        CHECK_EQ(check_claim(h, "next", &(csm_call){{0}, {0}}), CSM_GONE);
+        CHECK(csm_process_alive(other, alive) && csm_linked(other) == 1);
+        CHECK_EQ(csm_wait(other, &waiter, LONG_NS), CSM_OWNER); /* to all others it is dead */
+        CHECK_EQ(csm_abandon(other, &waiter), CSM_OK);
+        csm_leave(h);
+        CHECK_EQ(size_of(at), 0);
+        CHECK_EQ(close(at), 0);
+        CHECK_EQ(processes(looker), 2);
+    }
+    check_sound(looker);
+}
+
+static int another_file;
+
+static void look_at_another_file(struct check_child *me, csm *h) {
+    (void)me;
+    CHECK_EQ(size_of(another_file), 0);
+    CHECK_EQ(csm_linked(h), 0);
+}
+
+static void neither_fork_nor_leave_closes_another_file_under_its_number(void) {
+    csm *h = check_segment(&CHECK_SMALL), *other = check_another(h);
+    another_file = put_another_file_there(h);
+    struct check_child child = check_fork(look_at_another_file, h);
+    check_end(&child);
+    CHECK_EQ(csm_linked(h), 0);
+    CHECK_EQ(size_of(another_file), 0);
+    another_file = put_another_file_there(other);
+    csm_leave(other);
+    CHECK_EQ(size_of(another_file), 0);
+}
+
+static void its_number_may_be_that_of_the_next_handle(void) {
+    csm *looker = check_segment(&CHECK_SMALL), *lost = check_another(looker);
+    int at = csm_descriptor(lost);
+    close(at);
+    csm *next = check_another(looker); /* the lowest free number is given out */
+    while (csm_descriptor(next) != at) next = check_another(looker);
+    uint64_t before = processes(looker);
+    CHECK_EQ(csm_linked(lost), 0);
+    csm_leave(lost);
+    CHECK_EQ(csm_linked(next), 1);
+    CHECK(csm_process_alive(looker, next->self));
+    CHECK_EQ(processes(looker), before);
+}
+
 /* ---- fork with live views */
 
 static csm_view *inherited_view;
@@ -379,6 +459,9 @@ CHECK_MAIN(CHECK_TEST(every_process_has_a_row_of_its_own), CHECK_TEST(nonsense_i
            CHECK_TEST(the_dead_are_seen_at_once_and_their_rows_used_again), CHECK_TEST(pins_die_with_their_process),
            CHECK_TEST(a_full_row_table_is_a_code_and_hits_go_on), CHECK_TEST(liveness_is_right_across_pid_namespaces),
            CHECK_TEST(a_child_has_neither_row_nor_tickets), CHECK_TEST(a_child_does_not_keep_its_parent_alive),
+           CHECK_TEST(another_file_under_its_number_is_left_alone),
+           CHECK_TEST(neither_fork_nor_leave_closes_another_file_under_its_number),
+           CHECK_TEST(its_number_may_be_that_of_the_next_handle),
            CHECK_TEST(an_inherited_view_survives_its_parents_release),
            CHECK_TEST(a_parents_view_survives_its_childs_end), CHECK_TEST(an_inherited_view_survives_its_parents_death),
            CHECK_TEST(also_when_there_is_no_row_for_the_child),
