@@ -85,6 +85,8 @@ void csm_flight_repair_locked(csm *h, uint64_t generation) {
         uint64_t serial = csm_load(&h->flights[f].serial);
         if (serial && !csm_flight_is_live(h, generation, f, serial)) csm_flight_free_locked(h, f);
     }
+    /* Killed between freeing a record and lowering the hint, the record would not be looked for until the next reset. */
+    csm_store(&h->header->flight_hint, 0);
 }
 
 static bool is_free(csm *h, uint64_t generation, uint32_t f) {

@@ -118,10 +118,14 @@ static void check_slots_locked(struct check *c) {
     if (full != entries) fault(c, "index: %" PRIu64 " full slots, %" PRIu64 " in the log", full, entries);
     if (c->bytes != used) fault(c, "index: entries take %" PRIu64 " bytes, %" PRIu64 " accounted", c->bytes, used);
     if (used > h->geo.memory_limit) fault(c, "arena: more than memory_limit in use");
+    uint64_t hint = csm_load(&h->header->flight_hint);
     for (uint32_t f = 0; f < h->geo.flights; f++) {
         struct csm_flight *flight = &h->flights[f];
         uint64_t serial = csm_load(&flight->serial);
-        if (serial == 0 || csm_load(&flight->generation) != c->generation) continue;
+        if (serial == 0 || csm_load(&flight->generation) != c->generation) {
+            if (f < hint) fault(c, "flight %u: free, but nobody looks for it there", f);
+            continue;
+        }
         if (!csm_flight_is_live(h, c->generation, f, serial)) {
             fault(c, "flight %u: no slot points to it", f);
             continue;
