@@ -16,7 +16,7 @@ from collections.abc import Callable
 from . import _segment
 from ._segment import APP, OBSERVER, Segment, open_segment
 from .config import CacheConfig, resolve_callable
-from .errors import CorruptError, ResetError
+from .errors import BusyError, CorruptError, ResetError
 from .versions import decode_version, encode_version
 
 __all__ = ["Attachment"]
@@ -25,6 +25,10 @@ log = logging.getLogger("coopshm")
 
 #: How long a thread stays in C while it waits for another resetter, in seconds: then signal handlers run.
 _SLICE = 0.25
+
+#: Slices after which a resetter that gets nothing done is taken for stopped, if there is no callback that may take its
+#: time: without one, a reset takes microseconds. Three make less than the second that nobody may hang longer.
+_PATIENCE = 3
 
 
 class Attachment:
@@ -135,7 +139,11 @@ class Attachment:
                 return done
 
     def _lock_resets(self, segment: Segment) -> bool:
-        """One resetter at a time, on the host. False: the segment is gone."""
+        """One resetter at a time, on the host. False: the segment is gone.
+
+        A resetter that is stopped in its callback looks like one whose callback is slow, and is waited for.
+        """
+        patience, generation = _PATIENCE, segment.generation()
         while True:
             code = segment.reset_lock(_SLICE)
             if code == _segment.OK:
@@ -144,6 +152,15 @@ class Attachment:
                 return False
             if code not in (_segment.TIMEOUT, _segment.INTERRUPTED):
                 _segment.check(code, segment.label)
+            if generation != (now := segment.generation()) or self.config.on_reset is not None:
+                patience, generation = _PATIENCE, now
+            elif code == _segment.TIMEOUT:
+                patience -= 1
+                if patience == 0:
+                    raise BusyError(
+                        f"{segment.label}: another process is in the middle of a reset and does not run (stopped?); "
+                        f"continue or kill it"
+                    )
 
     def _reset_locked(self, segment: Segment, wanted: bytes | None) -> object:
         try:

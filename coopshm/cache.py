@@ -260,7 +260,7 @@ class Cache:
         Raises:
             ConfigError: `version` is not JSON-able, or too long; or the callback cannot be found.
             ResetError: called by the callback itself.
-            BusyError: the write lock is held by a process that is stopped.
+            BusyError: another process was stopped in the middle of a change, or of a reset without a callback.
             Exception: whatever the callback raised.
         """
         return self._attachment.reset(version)

@@ -106,6 +106,7 @@ typedef struct { /* a place in the queue, filled by csm_claim, kept up to date b
 typedef struct { /* one attempt to get one key; all zero to begin with */
     csm_ticket ticket; /* held while ticket.serial is not 0: publish or abandon */
     csm_waiter waiter; /* queued while waiter.serial is not 0: wait on or leave */
+    uint64_t stalled_ns; /* waited for stopped holders of the write lock, so far */
 } csm_call;
 
 typedef struct {
@@ -151,7 +152,8 @@ int csm_open(int fd, const csm_settings *settings, uint64_t timeout_ns, csm **ou
 /* Enters the segment as `role`. An observer takes no lock and no row, and flips nothing. Others enter in one step with
  * respect to other joiners: the generation is flipped when `cold_when_alone` and no other app process lives, or when
  * `config` (canonical JSON of the configured version, 0 bytes for none) differs from the configured version the
- * segment has recorded. *flipped tells. */
+ * segment has recorded. *flipped tells. CSM_BUSY: that could not be decided, the write lock's holder being stopped; an app that
+ * need not flip gets by without the lock. */
 int csm_join(csm *h, int role, int cold_when_alone, const char *config, size_t config_bytes, int *flipped);
 
 /* Gives up row and descriptor. No view of the handle may be live, no other thread may be using it. The mapping stays. */

@@ -40,6 +40,7 @@ struct csm {
     uint64_t role;
     uint64_t pid;              /* of this process */
     uint64_t claims;           /* so many so far, about */
+    uint64_t stalled_turn;     /* lock_turns + 1 when patience with the lock's holder was last lost */
     uint64_t views;            /* live views in this process */
     uint64_t forks;            /* +1 in each forked child */
     uint64_t pins_lost_before; /* views made before that fork have no pins in this process's row */

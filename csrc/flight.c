@@ -230,7 +230,7 @@ int csm_claim(csm *h, const char *key, size_t key_bytes, const csm_call *parent,
     bool look = (csm_add(&h->claims, 1) & LOOK_MASK) == 0 || csm_load(&h->fd) == CSM_FD_LOST;
     if (look && !csm_linked(h)) return CSM_GONE;
     for (;;) {
-        int code = csm_lock(h);
+        int code = csm_lock_within(h, &call->stalled_ns);
         if (code != CSM_OK) return code;
         code = claim_locked(h, hash, key, key_bytes, asker_of(h, parent), call);
         csm_unlock(h);
@@ -271,15 +271,16 @@ static int finish_wait(csm *h, csm_waiter *w) {
 
 /* The owner died or gave up. CSM_OWNER, CSM_AGAIN (the flight is over), CSM_OK: keep waiting; or the code of csm_lock: whoever
  * cannot have the lock must not wait for a flight that nobody attends to. */
-static int try_take_over(csm *h, csm_waiter *w, csm_ticket *ticket) {
-    int code = csm_lock(h);
+static int try_take_over(csm *h, csm_call *call) {
+    const csm_waiter *w = &call->waiter;
+    int code = csm_lock_within(h, &call->stalled_ns);
     if (code != CSM_OK) return code;
     code = CSM_AGAIN;
     if (csm_load(&h->header->generation) == w->generation &&
         csm_flight_is_live(h, w->generation, w->flight, w->serial)) {
         code = CSM_OK;
         if (!csm_flight_is_attended(h, w->flight)) {
-            take_over_locked(h, w->generation, w->flight, (struct csm_asker){w->parent_id, w->parent}, ticket);
+            take_over_locked(h, w->generation, w->flight, (struct csm_asker){w->parent_id, w->parent}, &call->ticket);
             code = CSM_OWNER;
         }
     }
@@ -299,7 +300,7 @@ int csm_wait(csm *h, csm_call *call, uint64_t limit_ns) {
         }
         if (!csm_flight_is_live(h, w->generation, w->flight, w->serial)) return finish_wait(h, w);
         if (!csm_flight_is_attended(h, w->flight)) {
-            int code = try_take_over(h, w, &call->ticket);
+            int code = try_take_over(h, call);
             if (code != CSM_OK) {
                 leave(h, w);
                 return code;
@@ -317,7 +318,7 @@ void csm_wait_leave(csm *h, csm_call *call) {
     /* It may have been counted among the readers of an outcome that it will not read. Counted off before the node goes: while it
      * is there, who ends the flight counts it, so an outcome found here did. One found afterwards may not have, and another
      * reader's place would be taken. If the flight ends in between, one reader too many is expected, and the record expires. */
-    if (w->serial && w->flight < h->geo.flights && w->owner == csm_self(h)) csm_outcome_done(h, w->flight, w->serial);
+    if (w->serial && w->flight < h->geo.flights && w->owner == csm_self(h)) csm_outcome_done(h, call, w->flight, w->serial);
     leave(h, w);
 }
 
@@ -354,11 +355,12 @@ static int check_ticket_locked(csm *h, const csm_ticket *t, uint64_t *slot) {
     return CSM_OK;
 }
 
-static int lock_for(csm *h, const csm_ticket *t, uint64_t *slot) {
+static int lock_for(csm *h, csm_call *call, uint64_t *slot) {
+    const csm_ticket *t = &call->ticket;
     if (t->serial == 0) return CSM_STALE;
     if (t->owner != csm_self(h)) return CSM_FORKED;
     if (t->flight >= h->geo.flights) return CSM_INVALID;
-    int code = csm_lock(h);
+    int code = csm_lock_within(h, &call->stalled_ns);
     if (code != CSM_OK) {
         give_up(h, t);
         return code;
@@ -375,16 +377,17 @@ static void finish_locked(csm *h, const csm_ticket *t, bool wake) {
 }
 
 /* The ticket is copied and spent first: whatever happens next, it is not used twice. */
-static csm_ticket spend(csm_call *call) {
-    csm_ticket ticket = call->ticket;
+static csm_call spend(csm_call *call) {
+    csm_call copy = *call;
     call->ticket.serial = 0;
-    return ticket;
+    return copy;
 }
 
 int csm_abandon(csm *h, csm_call *call) {
-    csm_ticket ticket = spend(call), *t = &ticket;
+    csm_call spent = spend(call);
+    const csm_ticket *t = &spent.ticket;
     uint64_t slot;
-    int code = lock_for(h, t, &slot);
+    int code = lock_for(h, &spent, &slot);
     if (code != CSM_OK) return code;
     bool wake = csm_load(&h->flights[t->flight].waiters);
     csm_arena_return_locked(h, t->generation, &h->flights[t->flight]);
@@ -394,8 +397,9 @@ int csm_abandon(csm *h, csm_call *call) {
 }
 
 /* Ends the flight with an outcome for its waiters. Enters with the lock and a good ticket; `reason` is what to return. */
-static int publish_outcome_locked(csm *h, const csm_ticket *t, uint64_t slot, int kind, int format, const csm_piece *pieces,
+static int publish_outcome_locked(csm *h, csm_call *call, uint64_t slot, int kind, int format, const csm_piece *pieces,
                                   size_t n, uint64_t bytes, int reason) {
+    const csm_ticket *t = &call->ticket;
     struct csm_flight *flight = &h->flights[t->flight];
     uint64_t target = csm_target(t->serial, t->flight);
     csm_arena_return_locked(h, t->generation, flight);
@@ -403,7 +407,7 @@ static int publish_outcome_locked(csm *h, const csm_ticket *t, uint64_t slot, in
         csm_unlock(h); /* the payload is copied without the lock */
         int written = csm_outcome_write(h, t->flight, pieces, n);
         csm_outcome_end(h, t->flight);
-        int code = lock_for(h, t, &slot);
+        int code = lock_for(h, call, &slot);
         if (code != CSM_OK) return code;
         if (written != CSM_OK) { /* no pages for it: let the waiters compute at the same time, not one after the other */
             kind = CSM_UNSHAREABLE;
@@ -448,8 +452,9 @@ static void copy_entry(csm *h, const struct csm_flight *flight, uint64_t slot, u
 }
 
 /* Enters with the lock and a good ticket; `extent` is reserved. */
-static int publish_entry_locked(csm *h, const csm_ticket *t, uint64_t slot, uint64_t extent, const void *key,
+static int publish_entry_locked(csm *h, csm_call *call, uint64_t slot, uint64_t extent, const void *key,
                                 size_t key_bytes, int format, const csm_piece *pieces, size_t n, uint64_t bytes) {
+    const csm_ticket *t = &call->ticket;
     struct csm_flight *flight = &h->flights[t->flight];
     struct csm_epoch *epoch = csm_epoch_of(h, t->generation);
     uint64_t place = csm_extent_first(extent), entries = 0;
@@ -466,7 +471,7 @@ static int publish_entry_locked(csm *h, const csm_ticket *t, uint64_t slot, uint
         copy_entry(h, flight, slot, place, key, key_bytes, pieces, n, bytes);
     }
     int locked = CSM_OK;
-    while (code == CSM_OK && (locked = lock_for(h, t, &slot)) == CSM_OK) {
+    while (code == CSM_OK && (locked = lock_for(h, call, &slot)) == CSM_OK) {
         entries = csm_load(&epoch->entries);
         if (entries >= h->geo.max_items) {
             code = CSM_FULL_ITEMS;
@@ -486,8 +491,8 @@ static int publish_entry_locked(csm *h, const csm_ticket *t, uint64_t slot, uint
     csm_arena_unpin(h, pins, (uint32_t)csm_chunk_of(h, place), (uint32_t)csm_chunk_of(h, csm_extent_end(extent) - 1));
     if (locked != CSM_OK) return locked;
     if (code == CSM_OK) return CSM_OK;
-    if (code != CSM_FULL_ITEMS && (locked = lock_for(h, t, &slot)) != CSM_OK) return locked;
-    return publish_outcome_locked(h, t, slot, CSM_VALUE, format, pieces, n, bytes, code);
+    if (code != CSM_FULL_ITEMS && (locked = lock_for(h, call, &slot)) != CSM_OK) return locked;
+    return publish_outcome_locked(h, call, slot, CSM_VALUE, format, pieces, n, bytes, code);
 }
 
 /* A full cache must stay cheap: asking for each flight whether its owner lives takes a system call. */
@@ -504,13 +509,14 @@ int csm_publish(csm *h, csm_call *call, const char *key, size_t key_bytes, int k
     uint64_t bytes = 0;
     for (size_t i = 0; i < n; i++) bytes += pieces[i].bytes;
     if (format < 0 || (uint32_t)format > CSM_MAX_FORMAT || key_bytes > CSM_MAX_KEY) return CSM_INVALID;
-    csm_ticket ticket = spend(call), *t = &ticket;
+    csm_call spent = spend(call);
+    const csm_ticket *t = &spent.ticket;
     uint64_t slot, extent;
-    int code = lock_for(h, t, &slot);
+    int code = lock_for(h, &spent, &slot);
     if (code != CSM_OK) return code;
     if (kind != CSM_VALUE) {
         csm_stat_add(h, kind == CSM_FAILURE ? CSM_STAT_FAILURES : CSM_STAT_UNCACHED, 1);
-        return publish_outcome_locked(h, t, slot, kind, format, pieces, n, bytes, CSM_NOT_STORED);
+        return publish_outcome_locked(h, &spent, slot, kind, format, pieces, n, bytes, CSM_NOT_STORED);
     }
     struct csm_flight *flight = &h->flights[t->flight];
     if (csm_load(&csm_epoch_of(h, t->generation)->entries) >= h->geo.max_items) {
@@ -523,6 +529,6 @@ int csm_publish(csm *h, csm_call *call, const char *key, size_t key_bytes, int k
         if (code == CSM_FULL_ARENA && reap_now_and_then_locked(h, t->generation))
             code = csm_arena_reserve_locked(h, t->generation, flight, granules, &extent); /* the room of the dead */
     }
-    if (code != CSM_OK) return publish_outcome_locked(h, t, slot, kind, format, pieces, n, bytes, code);
-    return publish_entry_locked(h, t, slot, extent, key, key_bytes, format, pieces, n, bytes);
+    if (code != CSM_OK) return publish_outcome_locked(h, &spent, slot, kind, format, pieces, n, bytes, code);
+    return publish_entry_locked(h, &spent, slot, extent, key, key_bytes, format, pieces, n, bytes);
 }

@@ -11,9 +11,15 @@
 
 enum { CSM_SPINS = 100 };
 static const uint64_t FIRST_NAP_NS = 20000, LONGEST_NAP_NS = 200000;
-/* How long the lock may make no progress in a live holder's hands before callers go on without the cache. Far above a scheduling delay
- * under heavy load, well below the second that the contract allows. */
+/* How long the lock may make no progress in a live holder's hands before a call goes on without the cache. Far above a scheduling
+ * delay under heavy load, well below the second that the contract allows. A call has this patience once, however often it takes
+ * the lock; and a process has it once per stopped holder, however many calls it makes meanwhile. */
 static const uint64_t PATIENCE_NS = 500000000;
+/* A holder that has let go after this long was stopped, or starved, and counts against the caller's patience. Shorter waits are
+ * those of a crowd that gets on. */
+static const uint64_t STALL_NS = 50000000;
+/* When patience with this very holder was lost before. Not at once: the word may just have changed hands. */
+static const uint64_t SHORT_PATIENCE_NS = 1000000;
 
 bool csm_lock_try(csm *h, uint64_t *word, bool *stolen) {
     *stolen = false;
@@ -44,6 +50,11 @@ int csm_lock_once(csm *h) {
 }
 
 int csm_lock(csm *h) {
+    uint64_t stalled_ns = 0;
+    return csm_lock_within(h, &stalled_ns);
+}
+
+int csm_lock_within(csm *h, uint64_t *stalled_ns) {
     int code = csm_process_enter(h);
     if (code != CSM_OK) return code;
     uint64_t *word = &h->header->write_lock, self = csm_self(h);
@@ -56,12 +67,21 @@ int csm_lock(csm *h) {
     uint64_t nap = FIRST_NAP_NS, since = csm_now_ns(), turns = csm_load(&h->header->lock_turns);
     for (;;) {
         bool stolen;
-        if (csm_lock_try(h, word, &stolen)) return locked(h, stolen);
-        uint64_t now = csm_now_ns(), turn = csm_load(&h->header->lock_turns);
+        if (csm_lock_try(h, word, &stolen)) {
+            uint64_t waited = csm_now_ns() - since;
+            if (waited > STALL_NS) *stalled_ns += waited;
+            return locked(h, stolen);
+        }
+        uint64_t now = csm_now_ns(), turn = csm_load(&h->header->lock_turns), waited = now - since;
         if (turn != turns) {
+            if (waited > STALL_NS) *stalled_ns += waited;
             turns = turn;
             since = now;
-        } else if (now - since > PATIENCE_NS) {
+        } else if (*stalled_ns + waited > PATIENCE_NS) {
+            *stalled_ns += waited;
+            csm_store(&h->stalled_turn, turn + 1);
+            return CSM_BUSY;
+        } else if (turn + 1 == csm_load(&h->stalled_turn) && waited > SHORT_PATIENCE_NS) {
             return CSM_BUSY;
         }
         csm_nap_ns(nap);

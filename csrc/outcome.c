@@ -124,10 +124,12 @@ bool csm_outcome_find(csm *h, csm_waiter *w) {
     return true;
 }
 
-/* Becomes the writer of a record that nobody reads, unless its flight is in use again, and cleans. */
-static void clean(csm *h, uint32_t f, uint64_t word) {
+/* Becomes the writer of a record that nobody reads, unless its flight is in use again, and cleans. Or the code of csm_lock. */
+static int clean(csm *h, uint32_t f, uint64_t word, uint64_t *stalled_ns) {
     struct csm_outcome *o = &h->outcomes[f];
-    if (csm_load(&o->taken) <= KEEP_BYTES || csm_lock(h) != CSM_OK) return;
+    if (csm_load(&o->taken) <= KEEP_BYTES) return CSM_OK;
+    int code = csm_lock_within(h, stalled_ns);
+    if (code != CSM_OK) return code;
     struct csm_flight *flight = &h->flights[f];
     bool free = csm_load(&flight->serial) == 0 || csm_load(&flight->generation) != csm_load(&h->header->generation);
     bool mine = free && csm_load(&o->word) == word && !is_being_written(h, o);
@@ -136,24 +138,27 @@ static void clean(csm *h, uint32_t f, uint64_t word) {
         csm_store_seq(&o->word, 0);
     }
     csm_unlock(h);
-    if (!mine) return;
+    if (!mine) return CSM_OK;
     shrink(h, f, KEEP_BYTES);
     csm_outcome_end(h, f);
+    return CSM_OK;
 }
 
-void csm_outcome_done(csm *h, uint32_t f, uint64_t serial) {
+void csm_outcome_done(csm *h, csm_call *call, uint32_t f, uint64_t serial) {
     uint64_t *at = &h->outcomes[f].word, word = csm_load_acquire(at);
     do {
         if (serial_of(word) != serial || (word & WAITERS_MASK) == 0) return;
     } while (!__atomic_compare_exchange_n(at, &word, word - 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
-    if (((word - 1) & WAITERS_MASK) == 0) clean(h, f, word - 1);
+    if (((word - 1) & WAITERS_MASK) == 0) clean(h, f, word - 1, &call->stalled_ns);
 }
 
 void csm_outcome_sweep(csm *h, uint64_t generation) {
-    for (uint32_t f = 0; f < h->geo.flights; f++) {
+    uint64_t stalled_ns = 0;
+    int code = CSM_OK;
+    for (uint32_t f = 0; f < h->geo.flights && code == CSM_OK; f++) { /* no lock: a later sweep does it */
         /* No word: its writer was killed before it had finished. */
         uint64_t word = csm_load_acquire(&h->outcomes[f].word);
-        if (word == 0 || csm_load(&h->outcomes[f].generation) != generation) clean(h, f, word);
+        if (word == 0 || csm_load(&h->outcomes[f].generation) != generation) code = clean(h, f, word, &stalled_ns);
     }
 }
 
@@ -178,6 +183,6 @@ int csm_outcome_read(csm *h, csm_call *call, void *buffer) {
     /* SYNC overwrite: pairs with csm_outcome_begin_locked (and clean). Any byte of a later payload implies another word. */
     csm_fence_acquire();
     if (serial_of(csm_load_acquire(&h->outcomes[f].word)) != waiter->outcome_serial) code = CSM_STALE;
-    csm_outcome_done(h, f, waiter->outcome_serial);
+    csm_outcome_done(h, call, f, waiter->outcome_serial);
     return code;
 }

@@ -31,8 +31,8 @@ void csm_outcome_commit_locked(csm *h, uint32_t f, uint64_t generation, uint64_t
 /* Lock-free: fills waiter->outcome_* with the outcome of the flight that it waited for; false when there is none. */
 bool csm_outcome_find(csm *h, csm_waiter *waiter);
 
-/* One reader of (f, serial) is done, having read it or not. The last one gives the pages back. */
-void csm_outcome_done(csm *h, uint32_t f, uint64_t serial);
+/* `call`, one reader of (f, serial), is done, having read it or not. The last one gives the pages back. */
+void csm_outcome_done(csm *h, csm_call *call, uint32_t f, uint64_t serial);
 
 /* Gives back the pages of outcomes that nobody may use any more, `generation` being the current one. */
 void csm_outcome_sweep(csm *h, uint64_t generation);

@@ -161,18 +161,20 @@ int csm_process_enter(csm *h) {
     return code;
 }
 
-bool csm_process_join(csm *h, uint64_t role) {
+bool csm_process_other_apps(csm *h) {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = CSM_LOCK_APPS, .l_len = CSM_MAX_ROWS};
     int rc;
     do rc = fcntl(h->fd, F_OFD_GETLK, &lock);
     while (rc != 0 && errno == EINTR);
-    bool alone = rc == 0 && lock.l_type == F_UNLCK;
+    return rc != 0 || lock.l_type != F_UNLCK;
+}
+
+void csm_process_join(csm *h, uint64_t role) {
     pthread_mutex_lock(&h->mutex);
     if (role == CSM_APP) csm_process_lock_byte(h->fd, CSM_LOCK_APPS + csm_row(h));
     h->role = role;
     csm_store_release(&h->mine->role, role);
     pthread_mutex_unlock(&h->mutex);
-    return alone;
 }
 
 /* ---- fork ---- */

@@ -16,9 +16,12 @@
 /* Wins a row unless this process has one. CSM_OK, CSM_NO_ROW, CSM_NO_SPACE. */
 int csm_process_enter(csm *h);
 
-/* Takes the role, and tells whether no other app lives. Under the write lock, so that one joiner comes after the other. An app holds
- * a second lock, beside its row's: what the row says of its role may still be its former owner's. */
-bool csm_process_join(csm *h, uint64_t role);
+/* Does another app live? An app holds a second lock, beside its row's: what the row says of its role may still be its former
+ * owner's. */
+bool csm_process_other_apps(csm *h);
+
+/* Takes the role. */
+void csm_process_join(csm *h, uint64_t role);
 
 /* Is `owner` (an owner word) a process that still lives? Nonsense counts as dead. */
 bool csm_process_alive(csm *h, uint64_t owner);

@@ -303,6 +303,21 @@ void csm_segment_flip_locked(csm *h, const void *version, size_t version_bytes, 
     csm_fence_seq();
 }
 
+static bool is_configured(struct csm_epoch *epoch, const char *config, size_t config_bytes) {
+    return config_bytes == 0 ||
+           (csm_load(&epoch->config_bytes) == config_bytes && csm_equal_racy(epoch->config, config, config_bytes));
+}
+
+/* The lock's holder is stopped, so nothing can be flipped. Nor has it to be, if the configuration is the one in force and another app
+ * lives, by the invariant of csm_join: the caller came while that one had the cache. */
+static bool may_join_unlocked(csm *h, int cold_when_alone, const char *config, size_t config_bytes) {
+    uint64_t now = csm_load_acquire(&h->header->generation);
+    bool same = is_configured(csm_epoch_of(h, now), config, config_bytes);
+    return csm_generation(h) == now && same && (!cold_when_alone || csm_process_other_apps(h)); /* SYNC flip */
+}
+
+/* Who holds an app's lock has joined: it came to others who had, or has flipped what the former ones left. So it is taken last, under the
+ * write lock; and where that is not to be had, only in the presence of somebody who has it. */
 int csm_join(csm *h, int role, int cold_when_alone, const char *config, size_t config_bytes, int *flipped) {
     *flipped = 0;
     if (config_bytes > CSM_VERSION_BYTES) return CSM_INVALID;
@@ -313,17 +328,20 @@ int csm_join(csm *h, int role, int cold_when_alone, const char *config, size_t c
         return CSM_OK;
     }
     int code = csm_lock(h);
+    if (code == CSM_BUSY && may_join_unlocked(h, cold_when_alone, config, config_bytes)) {
+        csm_process_join(h, (uint64_t)role);
+        return CSM_OK;
+    }
     if (code != CSM_OK) return code;
-    bool alone = csm_process_join(h, (uint64_t)role);
     struct csm_epoch *epoch = csm_epoch_of(h, csm_load(&h->header->generation));
-    bool differs = config_bytes && (csm_load(&epoch->config_bytes) != config_bytes ||
-                                    !csm_equal_racy(epoch->config, config, config_bytes));
-    bool cold = cold_when_alone && alone && csm_load(&epoch->entries);
+    bool differs = !is_configured(epoch, config, config_bytes);
+    bool cold = cold_when_alone && !csm_process_other_apps(h) && csm_load(&epoch->entries);
     if (differs)
         csm_segment_flip_locked(h, config, config_bytes, config, config_bytes);
     else if (cold)
         csm_segment_flip_locked(h, epoch->version, csm_load(&epoch->version_bytes), NULL, 0);
     *flipped = differs || cold;
+    csm_process_join(h, (uint64_t)role);
     uint64_t generation = csm_load(&h->header->generation);
     csm_unlock(h);
     if (*flipped) {

@@ -16,7 +16,7 @@ static void keys_and_values_of_every_size(void) {
     unsigned char *data = malloc(100000);
     for (size_t k = 0; k < sizeof KEYS / sizeof *KEYS; k++)
         for (size_t v = 0; v < sizeof VALUES / sizeof *VALUES; v++) {
-            csm_call call = {{0}, {0}};
+            csm_call call = {.stalled_ns = 0};
             csm_view *view;
             memset(key, 'a' + (int)v, KEYS[k]);
             if (KEYS[k] == 0 && v > 0) continue; /* there is one key of no bytes */
@@ -36,7 +36,7 @@ static void keys_and_values_of_every_size(void) {
         }
     free(data);
     check_sound(h);
-    CHECK_EQ(csm_claim(h, key, CSM_MAX_KEY + 1, NULL, &(csm_call){{0}, {0}}), CSM_INVALID);
+    CHECK_EQ(csm_claim(h, key, CSM_MAX_KEY + 1, NULL, &(csm_call){.stalled_ns = 0}), CSM_INVALID);
 }
 
 static void what_is_too_large_to_be_told_in_a_word_wants_a_view(void) {

@@ -1,6 +1,7 @@
 /* test_lock.c holds lock.c and repair.c to:
  *   - the lock of a dead holder is stolen, at once, by exactly one; what it left half-done is repaired, or was complete;
- *   - a live holder that does not run costs a caller half a second, not more, and afterwards all is as before;
+ *   - a live holder that does not run costs a caller half a second, not more, and afterwards all is as before; it costs a process
+ *     that once, and a call that meets several as much as one;
  *   - a holder that runs keeps others waiting, and nobody is turned away however many they are;
  *   - a lock word that names nobody, or nonsense, is a free lock;
  *   - resetters have a lock of the same kind. */
@@ -181,6 +182,45 @@ static void a_stopped_holder_costs_less_than_a_second(void) {
     check_sound(h);
 }
 
+static const uint64_t PATIENCE_NS = UINT64_C(500000000);
+
+static void a_process_loses_patience_with_a_stopped_holder_once(void) {
+    csm *h = check_segment(&CHECK_SMALL);
+    for (int round = 0; round < 2; round++) {
+        struct check_child child = holder_of(h);
+        check_stop(&child);
+        uint64_t stalled_ns = 0;
+        CHECK_EQ(csm_lock_within(h, &stalled_ns), CSM_BUSY);
+        CHECK(stalled_ns > PATIENCE_NS);
+        for (int i = 0; i < 10; i++) {
+            stalled_ns = 0;
+            CHECK_EQ(csm_lock_within(h, &stalled_ns), CSM_BUSY);
+            CHECK_EQ(stalled_ns, 0); /* known by now */
+        }
+        check_continue(&child);
+        end_holder(&child);
+        CHECK_EQ(csm_lock_within(h, &stalled_ns), CSM_OK);
+        CHECK_EQ(stalled_ns, 0);
+        csm_unlock(h);
+    }
+}
+
+static void a_call_has_one_patience_for_all_stopped_holders_that_it_meets(void) {
+    csm *h = check_segment(&CHECK_SMALL);
+    uint64_t least = UINT64_MAX;
+    for (int round = 0; round < 3; round++) { /* of a loaded machine, the best */
+        struct check_child child = holder_of(h);
+        check_stop(&child);
+        csm_call call = {.stalled_ns = PATIENCE_NS}; /* has met others before */
+        CHECK_EQ(csm_claim(h, "k", 1, NULL, &call), CSM_BUSY);
+        CHECK(call.stalled_ns > PATIENCE_NS);
+        least = csm_min(least, call.stalled_ns - PATIENCE_NS);
+        check_continue(&child);
+        end_holder(&child);
+    }
+    CHECK(least < PATIENCE_NS);
+}
+
 static void wait_for_owner(struct check_child *me, csm *h) {
     csm_call call;
     CHECK_EQ(check_claim(h, "k", &call), CSM_JOINED);
@@ -282,5 +322,7 @@ static void resetters_take_turns_and_the_dead_are_passed_over(void) {
 CHECK_MAIN(CHECK_TEST(the_lock_of_a_dead_holder_is_stolen), CHECK_TEST(one_of_many_waiters_steals),
            CHECK_TEST(what_a_dead_holder_left_half_done_is_repaired), CHECK_TEST(a_word_that_names_nobody_is_a_free_lock),
            CHECK_TEST(a_stopped_holder_costs_less_than_a_second),
+           CHECK_TEST(a_process_loses_patience_with_a_stopped_holder_once),
+           CHECK_TEST(a_call_has_one_patience_for_all_stopped_holders_that_it_meets),
            CHECK_TEST(a_waiter_for_the_dead_is_told_that_there_is_no_lock), CHECK_TEST(killed_while_stopped_it_is_dead),
            CHECK_TEST(nobody_of_a_crowd_is_turned_away), CHECK_TEST(resetters_take_turns_and_the_dead_are_passed_over))

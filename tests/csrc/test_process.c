@@ -40,7 +40,7 @@ static void every_process_has_a_row_of_its_own(void) {
     CHECK_EQ(processes(a), 1);
     CHECK(!csm_process_alive(a, left));
     CHECK_EQ(csm_in_use_by_others(a), 0);
-    CHECK_EQ(check_claim(b, "k", &(csm_call){{0}, {0}}), CSM_NO_ROW);
+    CHECK_EQ(check_claim(b, "k", &(csm_call){.stalled_ns = 0}), CSM_NO_ROW);
 }
 
 static void nonsense_is_not_alive(void) {
@@ -296,7 +296,7 @@ static void another_file_under_its_number_is_left_alone(void) {
         if (loss == 1) CHECK(check_publish(h, &stored, check_key("stored", 1), DATA, sizeof DATA) < 0);
         if (loss == 2) CHECK(check_publish_as(h, &shared, check_key("shared", 2), CSM_UNCACHED, DATA, sizeof DATA) < 0);
         if (loss == 3) CHECK_EQ(csm_linked(h), 0);
-        CHECK_EQ(check_claim(h, "next", &(csm_call){{0}, {0}}), CSM_GONE);
+        CHECK_EQ(check_claim(h, "next", &(csm_call){.stalled_ns = 0}), CSM_GONE);
         CHECK(csm_process_alive(other, alive) && csm_linked(other) == 1);
         CHECK_EQ(csm_wait(other, &waiter, LONG_NS), CSM_OWNER); /* to all others it is dead */
         CHECK_EQ(csm_abandon(other, &waiter), CSM_OK);

@@ -6,6 +6,7 @@
  *   - a segment that was destroyed, or lost its name, is gone for all who use it. */
 #include "check.h"
 
+#include "lock.h"
 #include "step.h"
 
 static const uint64_t LONG_NS = UINT64_C(60000000000);
@@ -324,6 +325,79 @@ static void also_while_one_is_about_to_take_a_dead_ones_row(void) {
     check_end(&slow);
 }
 
+/* Held up at any instruction, a joiner must not look to others as if it had joined before it has flipped. */
+static void who_holds_an_apps_lock_has_flipped(void) {
+    if (!step_possible()) return;
+    blank = check_object();
+    struct check_child old = check_fork(store_and_hang, NULL);
+    check_hear(&old, 's');
+    check_kill(&old);
+    csm *watch = fresh_handle(blank);
+    struct check_child joiner = check_fork(join_watched, NULL);
+    step_attach(&joiner);
+    while (!csm_process_other_apps(watch)) CHECK(step_once(&joiner));
+    CHECK_EQ(csm_generation(watch), 2);
+    step_over(&joiner);
+    step_detach(&joiner);
+    check_hear(&joiner, 'f');
+    check_say(&joiner, 'e');
+    check_end(&joiner);
+}
+
+static void lock_as(struct check_child *me, int role) {
+    csm *h = fresh_handle(blank);
+    int flipped;
+    if (role != CSM_ATTACHING) CHECK_EQ(csm_join(h, role, 0, NULL, 0, &flipped), CSM_OK);
+    CHECK_EQ(csm_lock(h), CSM_OK);
+    check_say(me, 'l');
+    check_hear(me, 'u');
+    csm_unlock(h);
+    check_say(me, 'u');
+    check_hear(me, 'e');
+}
+static void lock_as_app(struct check_child *me, csm *h) { (void)h, lock_as(me, CSM_APP); }
+static void lock_as_observer(struct check_child *me, csm *h) { (void)h, lock_as(me, CSM_OBSERVER); }
+static void lock_while_joining(struct check_child *me, csm *h) { (void)h, lock_as(me, CSM_ATTACHING); }
+
+/* The write lock's holder is stopped. Who comes to an app that lives has nothing to flip, and may join. Who may be the first of a new
+ * deployment may not, and must not be shown what the former one left. */
+static void beside_a_stopped_holder_one_joins_only_those_who_have_joined(void) {
+    const struct {
+        void (*holder)(struct check_child *, csm *);
+        int cold_when_alone;
+        const char *config;
+        int code;
+    } cases[] = {{lock_as_app, 1, "\"one\"", CSM_OK},       {lock_as_app, 1, "\"two\"", CSM_BUSY},
+                 {lock_as_observer, 1, "", CSM_BUSY},       {lock_as_observer, 0, "", CSM_OK},
+                 {lock_while_joining, 1, "", CSM_BUSY},     {lock_while_joining, 0, "\"one\"", CSM_OK},
+                 {lock_while_joining, 0, "\"two\"", CSM_BUSY}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        blank = check_object();
+        csm *former = fresh_handle(blank), *watch = fresh_handle(blank);
+        CHECK_EQ(joined(former, CSM_APP, 1, "\"one\""), 1);
+        CHECK_EQ(check_store(former, "k", 10, 1), CSM_OK);
+        if (cases[i].holder != lock_as_app) csm_leave(former);
+        struct check_child holder = check_fork(cases[i].holder, NULL);
+        check_hear(&holder, 'l');
+        check_stop(&holder);
+        csm *h = fresh_handle(blank);
+        int flipped;
+        for (int twice = 0; twice < 2; twice++) {
+            CHECK_EQ(csm_join(h, CSM_APP, cases[i].cold_when_alone, cases[i].config, strlen(cases[i].config), &flipped),
+                     cases[i].code);
+            CHECK_EQ(flipped, 0);
+            CHECK_EQ(csm_process_other_apps(watch), cases[i].code == CSM_OK || cases[i].holder == lock_as_app);
+            if (cases[i].code == CSM_OK) break;
+        }
+        check_continue(&holder);
+        check_say(&holder, 'u');
+        check_hear(&holder, 'u');
+        check_say(&holder, 'e');
+        check_end(&holder);
+        check_sound(h);
+    }
+}
+
 static void another_configured_version_is_a_reset(void) {
     int fd = check_object(), flipped;
     csm *a = fresh_handle(fd), *b = fresh_handle(fd);
@@ -435,5 +509,7 @@ CHECK_MAIN(CHECK_TEST(one_of_eight_makes_the_segment), CHECK_TEST(a_creator_that
            CHECK_TEST(a_damaged_header_is_refused), CHECK_TEST(another_segments_geometry_is_refused),
            CHECK_TEST(with_lifetime_app_it_starts_cold_when_nobody_lives), CHECK_TEST(of_all_who_join_after_a_kill_one_flips),
            CHECK_TEST(also_while_one_is_about_to_take_a_dead_ones_row),
+           CHECK_TEST(who_holds_an_apps_lock_has_flipped),
+           CHECK_TEST(beside_a_stopped_holder_one_joins_only_those_who_have_joined),
            CHECK_TEST(another_configured_version_is_a_reset), CHECK_TEST(a_destroyed_segment_is_gone_for_all),
            CHECK_TEST(a_segment_without_a_name_is_gone_for_all), CHECK_TEST(a_handle_whose_descriptor_was_closed_is_gone))
