@@ -52,7 +52,8 @@ demo: $(INSTALLED) ## 64 clients on a real gunicorn: per-worker caching beside c
 	$(PY) -m demo
 
 .PHONY: bench
-bench: $(INSTALLED) ## run the benchmarks
+bench: $(INSTALLED) ## run the benchmarks, beside all peers that can be installed (12 minutes)
+	$(PY) -m bench.prepare
 	$(PY) -m bench
 
 .PHONY: lint

@@ -30,6 +30,7 @@ QUESTIONS = (
     "takeover",
     "reset",
     "scaling",
+    "mixed",
     "memory",
     "interference",
 )
@@ -41,6 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure coopshm.")
     parser.add_argument("question", nargs="*", help=f"any of: {', '.join(QUESTIONS)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="a smoke run: worthless figures, in seconds")
+    parser.add_argument("--no-peers", action="store_true", help="leave other libraries out")
     parser.add_argument("--out", type=Path, help="folder for the results (default: bench/results)")
     options = parser.parse_args()
     unknown = [name for name in options.question if name not in QUESTIONS]
@@ -52,7 +54,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _exit)
     names = options.question or list(QUESTIONS)
     if len(names) == 1:
-        answer(names[0], options.quick, out)
+        answer(names[0], options.quick, not options.no_peers, out)
         return 0
     failed = []
     for name in names:
@@ -75,13 +77,13 @@ def _wait_for(command: list[str]) -> int:
             raise
 
 
-def answer(name: str, quick: bool, out: Path | None) -> None:
+def answer(name: str, quick: bool, peers: bool, out: Path | None) -> None:
     """Answer one question in this process, print the results, and write them unless `out` is None."""
     question = importlib.import_module(f"bench.{name}")
     shown = shlex.join(["python", "-m", "bench", name, *(["--quick"] if quick else [])])
     taken_on = {"command": shown, **machine.describe()}
     started = time.monotonic()
-    with Bench(quick) as bench:
+    with Bench(quick, peers) as bench:
         tables = question.run(bench)
     taken_on["took"] = f"{time.monotonic() - started:.0f} s"
     if quick:

@@ -62,13 +62,15 @@ class Bench:
 
     Attributes:
         quick: a smoke run; the figures are worthless.
+        peers: measure other libraries, too.
         namespace: of all caches of the run.
         config: what `coopshm.configure` was called with; a child process calls it with the same.
         notes: what the reader of the figures has to know, in the order it turned up.
     """
 
-    def __init__(self, quick: bool) -> None:
+    def __init__(self, quick: bool, peers: bool = True) -> None:
         self.quick = quick
+        self.peers = peers
         self.namespace = f"bench-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.config: Config = {"namespace": self.namespace}
         self.notes: list[str] = []
@@ -82,7 +84,7 @@ class Bench:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for path in _SHM.glob(f"coopshm:{self.namespace}:*"):
+        for path in _SHM.glob(f"coopshm:{self.namespace}*"):
             path.unlink(missing_ok=True)
 
     def pick(self, full: T, quick: T) -> T:

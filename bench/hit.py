@@ -1,27 +1,43 @@
-"""what does a hit cost, beside functools.lru_cache?
+"""what does a hit cost, beside functools.lru_cache and the peers?
 
 A call asks for one key, whose value is stored, and drops what it gets. The value is not used otherwise, and
 the function that would compute it is made once, before: a `lambda` in the call itself costs every contender
-the same 30 to 50 ns more. lru_cache (maxsize=1024) keeps the very object in the process and hands it out
-again, which no other process sees and every caller shares; it is the bound from below. coopshm reads the
-value from shared memory and hands out one of its own each time, unless a hot object in the process will do:
-by default for immutable values, with "share" for all, with "off" never. For the ndarrays it is a read-only
-array over shared memory, pinned; the call includes letting go of it. All contenders take turns, round by
-round, in one process.
+the same 30 to 50 ns more. Keys are the same for all; what a peer lets one bind or encode once, outside the
+call, is outside. All contenders of a value take turns, round by round.
+
+lru_cache keeps the very object in the process and hands it out again, which no other process sees and every
+caller shares; it is the bound from below. coopshm reads the value from shared memory and hands out one of its
+own each time, unless a hot object in the process will do: by default for immutable values, with "share" for
+all, with "off" never. For the ndarrays it is a read-only array over shared memory, pinned; the call includes
+letting go of it.
+
+Peers that store nothing but bytes get other values pickled ("+ pickle", protocol 5); bytes are themselves for
+everybody. The others encode by their own means. UltraDict hands out the object that the process keeps, as
+lru_cache does. uWSGI's cache exists only inside uWSGI, so it is timed there, in the same rounds, and the
+second table has what the others cost in the same process: its Python is compiled in, so the two may differ.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 
 import coopshm
 
-from .common import MIB, Bench, Table
-from .timing import Timed, measure
+from . import peers
+from .common import MIB, Bench, Config, Sample, Table
+from .peers import LRU, PEERS, UWSGI
+from .peers.protocol import Client, Expression, Peer, Running
+from .procs import Asked
+from .timing import Order, Remote, Timed, attend, measure, note_loops
+from .values import KEYS, VALUES, without_numpy
 
 Make = Callable[[], object]
-Expression = tuple[str, dict[str, object]]
+
+_KEY = "product:42"
+_BIG = 16 * MIB  # from here on a round is slow for most, so there are fewer
 
 
 def lru_cache(key: object, make: Make) -> Expression:
@@ -36,6 +52,17 @@ def module_cached(key: object, make: Make) -> Expression:
     return 'coopshm.cached("default", key, make)', {"coopshm": coopshm, "key": key, "make": make}
 
 
+def memoized(key: object, make: Make) -> Expression:
+    """The decorated function gets the key as its argument."""
+
+    def function(key: object) -> object:
+        return make()
+
+    # Two functions of one name would share their entries.
+    function.__qualname__ = f"function_{id(make)}_{key}"
+    return "function(key)", {"function": coopshm.memoize("default")(function), "key": key}  # type: ignore[attr-defined]
+
+
 def cache_cached(name: str, key: object, make: Make) -> Expression:
     return "cache.cached(key, make)", {"cache": coopshm.open(name), "key": key, "make": make}
 
@@ -45,80 +72,147 @@ CACHES: dict[str, bool | str] = {"default": True, "share": "share", "off": False
 
 #: Each returns the expression of a hit, and the names in it. The first is what the others are compared with.
 CONTENDERS: dict[str, Callable[[object, Make], Expression]] = {
-    "functools.lru_cache": lru_cache,
+    LRU.name: lru_cache,
     "coopshm.cached": module_cached,
-    "Cache.cached": functools.partial(cache_cached, "default"),
-    "Cache.cached, hot objects: share": functools.partial(cache_cached, "share"),
-    "Cache.cached, hot objects: off": functools.partial(cache_cached, "off"),
+    **({"coopshm.memoize": memoized} if hasattr(coopshm, "memoize") else {}),
+    "Cache.cached": partial(cache_cached, "default"),
+    "Cache.cached, hot objects: share": partial(cache_cached, "share"),
+    "Cache.cached, hot objects: off": partial(cache_cached, "off"),
 }
 
-
-def ndarray(n_bytes: int) -> object:
-    import numpy
-
-    return numpy.arange(n_bytes // 8, dtype="int64")
-
-
-def rows() -> list[dict[str, object]]:
-    """200 rows as a small query returns them."""
-    return [
-        {"id": n, "name": f"product {n}", "price": n * 1.25, "stock": n % 17, "tags": ["new", "sale"]}
-        for n in range(200)
-    ]
-
-
-#: What a hit returns, and about how many bytes it takes.
-VALUES: dict[str, tuple[Make, int]] = {
-    "int": (lambda: 123456789, 0),
-    "str, 20 characters": (lambda: "twenty characters ok", 0),
-    "bytes, 1 KiB": (lambda: b"x" * 1024, 1024),
-    "dict, 4 items": (lambda: {"id": 42, "name": "product 42", "price": 52.5, "tags": ["new", "sale"]}, 0),
-    "list of 200 dicts": (rows, 0),
-    "bytes, 1 MiB": (lambda: b"x" * MIB, MIB),
-    "ndarray, 1 MiB": (lambda: ndarray(MIB), MIB),
-    "ndarray, 100 MiB": (lambda: ndarray(100 * MIB), 100 * MIB),
-}
-
-KEYS: dict[str, object] = {
-    "str": "product:42",
-    "int": 42,
-    "tuple of str and int": ("product", 42),
-    "tuple of 4": ("product", 42, "de", True),
-}
+#: Which of them are also timed inside uWSGI.
+_INSIDE = (LRU.name, "coopshm.cached", "Cache.cached", "Cache.cached, hot objects: off")
 
 
 def run(bench: Bench) -> list[Table]:
     bench.configure(**{name: {"memory_limit": "128 MiB", "hot_objects": hot} for name, hot in CACHES.items()})
-    by_value, by_key = [], []
-    for value, (make, n_bytes) in VALUES.items():
-        if "ndarray" in value and not _has_numpy(bench):
-            continue
-        # In each of the caches, in lru_cache, and while it is being made.
-        if bench.has_room((len(CACHES) + 3) * n_bytes, f"hits of {value}"):
-            for contender, expression in CONTENDERS.items():
-                by_value.append(Timed(value, contender, *expression(f"value:{value}", make)))
-    for kind, key in KEYS.items():
-        for contender, expression in CONTENDERS.items():
-            by_key.append(Timed(kind, contender, *expression(key, lambda: 1)))
-    caches = [coopshm.open(name) for name in CACHES]
-    for case in by_value + by_key:
-        exec(case.statement, case.names)
-    computed = [cache.stats().computations for cache in caches]
-    rounds = bench.pick(25, 3)
-    values, keys = measure(bench, rounds, by_value, by_key)
-    if [cache.stats().computations for cache in caches] != computed:
-        raise RuntimeError("some of the calls were no hits")
-    first = next(iter(CONTENDERS))
+    if not hasattr(coopshm, "memoize"):
+        bench.note("left out, since coopshm does not have it: memoize")
+    values = {
+        name: value
+        for name, value in VALUES.items()
+        if not ("ndarray" in name and without_numpy(bench))
+        # In each of the caches and peers, and while it is being made.
+        if bench.has_room((len(CACHES) + 2 * len(PEERS)) * value.n_bytes, f"hits of {name}")
+    }
+    by_value: list[Sample] = []
+    inside: list[Sample] = []
+    most = max(value.n_bytes for value in values.values())
+    with ExitStack() as stack:
+        running = stack.enter_context(peers.started(bench, PEERS, items=16, largest=most, room=2 * most))
+        clients: dict[Peer, Client] = {}
+        mule = _mule(bench, stack, running.pop(UWSGI, None))
+        for peer, started in running.items():
+            peers.attempt(bench, peer, "connecting", partial(_connect, clients, peer, started))
+        for name in values:
+            rounds = bench.pick(7 if values[name].n_bytes >= _BIG else 21, 3)
+            outside, within = _of_value(bench, rounds, name, clients, mule)
+            by_value += outside
+            inside += within
+    keys = _by_key(bench)
     return [
-        Table(f"By value ({rounds} rounds)", "ns a call", values, first, case_is="value", plot="bars"),
-        Table(f"By key, value an int ({rounds} rounds)", "ns a call", keys, first, case_is="key"),
+        Table("By value", "ns a call", by_value, LRU.name, case_is="value", plot="bars"),
+        Table("Inside uWSGI", "ns a call", inside, LRU.name, case_is="value"),
+        Table("By key, value an int", "ns a call", keys, LRU.name, case_is="key"),
     ]
 
 
-def _has_numpy(bench: Bench) -> bool:
-    try:
-        import numpy  # noqa: F401
-    except ImportError:
-        bench.note("left out, since numpy is not installed: ndarrays")
-        return False
-    return True
+def _of_value(
+    bench: Bench, rounds: int, name: str, clients: dict[Peer, Client], mule: Asked[Order, float] | None
+) -> tuple[list[Sample], list[Sample]]:
+    """Return what it costs here and in uWSGI."""
+    value = VALUES[name].make()
+    cases = [Timed(name, who, *expression(f"value:{name}", lambda: value)) for who, expression in CONTENDERS.items()]
+    computed = _warm(cases)
+    for peer, client in clients.items():
+
+        def add(peer: Peer = peer, client: Client = client) -> None:
+            client.put(_KEY, value)
+            timed = Timed(name, peer.label(value), *client.hit(_KEY, value), optional=True)
+            _check(timed, value)
+            cases.append(timed)
+
+        peers.attempt(bench, peer, name, add)
+    within: list[Timed] = []
+    if mule is not None:
+        cases.append(Remote(name, UWSGI.label(value), mule, f"{UWSGI.name}|{name}"))
+        within = [Remote(name, who, mule, f"{who}|{name}") for who in _INSIDE]
+    samples, inside = measure(bench, rounds, cases, within)
+    if _computations() != computed:
+        raise RuntimeError("some of the calls were no hits")
+    note_loops(bench, cases if name == "int" else [])
+    for peer, client in clients.items():
+        peers.attempt(bench, peer, "clearing", client.clear)
+    order = [*CONTENDERS, *(peer.label(value) for peer in PEERS)]
+    inside += [sample for sample in samples if sample.contender == UWSGI.label(value)]
+    return sorted(samples, key=lambda sample: order.index(sample.contender)), inside
+
+
+def _connect(clients: dict[Peer, Client], peer: Peer, running: Running) -> None:
+    clients[peer] = running.connect()
+
+
+def _check(timed: Timed, value: object) -> None:
+    """Raise if what is about to be timed does not return the value."""
+    got = eval(timed.statement, timed.names)
+    same = got == value
+    if not (same if isinstance(same, bool) else same.all()):
+        raise RuntimeError(f"returned {got!r:.40}")
+
+
+def _warm(cases: list[Timed]) -> list[int]:
+    for case in cases:
+        exec(case.statement, case.names)
+    return _computations()
+
+
+def _computations() -> list[int]:
+    return [coopshm.open(name).stats().computations for name in CACHES]
+
+
+def _by_key(bench: Bench) -> list[Sample]:
+    cases = [
+        Timed(kind, who, *expression(key, lambda: 1))
+        for kind, key in KEYS.items()
+        for who, expression in CONTENDERS.items()
+    ]
+    computed = _warm(cases)
+    (samples,) = measure(bench, bench.pick(21, 3), cases)
+    if _computations() != computed:
+        raise RuntimeError("some of the calls were no hits")
+    return samples
+
+
+# ---- in uWSGI
+
+
+def _mule(bench: Bench, stack: ExitStack, running: Running | None) -> Asked[Order, float] | None:
+    if running is None:
+        return None
+    found: list[Asked[Order, float]] = []
+
+    def start() -> None:
+        make = partial(_in_uwsgi, running.connect, bench.config)
+        found.extend(stack.enter_context(running.workers(1, partial(attend, make))))
+
+    return found[0] if peers.attempt(bench, UWSGI, "connecting", start) else None
+
+
+def _in_uwsgi(connect: Callable[[], Client], config: Config) -> Callable[[str], Timed]:
+    """Return what makes the case of a name, which says who is asked for what."""
+    coopshm.configure(config)
+    client = connect()
+
+    def case(name: str) -> Timed:
+        who, of = name.split("|")
+        value = VALUES[of].make()
+        if who == UWSGI.name:
+            client.clear()
+            client.put(_KEY, value)
+            timed = Timed(of, who, *client.hit(_KEY, value))
+        else:
+            timed = Timed(of, who, *CONTENDERS[who](f"value:{of}", lambda: value))
+        _check(timed, value)
+        return timed
+
+    return case

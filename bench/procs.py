@@ -18,10 +18,13 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Generic, TypeVar
 
-__all__ = ["CLOCK", "Worker", "sleep_until", "workers"]
+__all__ = ["CLOCK", "Asked", "Worker", "serve", "sleep_until", "workers"]
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["coopshm", "bench.common"])
+#: Imported once, not in each of 64 workers; what is not installed is passed over.
+_CONTEXT.set_forkserver_preload(
+    ["coopshm", "bench.peers", "warp_cache", "lmdb", "diskcache", "redis", "pylibmc", "dogpile.cache", "UltraDict"]
+)
 
 #: Seconds after which a process that does not answer is taken to hang.
 _WATCHDOG = 120.0
@@ -33,8 +36,13 @@ M = TypeVar("M")  # what a worker is sent
 A = TypeVar("A")  # what it answers
 
 
-def _serve(conn: Connection[tuple[bool, object], M], target: Callable[[], Callable[[M], A]]) -> None:
+def _serve_child(conn: Connection[tuple[bool, object], M], target: Callable[[], Callable[[M], A]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    serve(conn, target)
+
+
+def serve(conn: Connection[tuple[bool, object], M], target: Callable[[], Callable[[M], A]]) -> None:
+    """Answer with what `target()` returns until the other end of `conn` is closed."""
     try:
         answer = target()
         conn.send((True, None))
@@ -50,12 +58,11 @@ def _serve(conn: Connection[tuple[bool, object], M], target: Callable[[], Callab
         conn.send((False, traceback.format_exc()))
 
 
-class Worker(Generic[M, A]):
-    def __init__(self, target: Callable[[], Callable[[M], A]]) -> None:
-        self._conn, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=_serve, args=(theirs, target), daemon=True)
-        self._process.start()
-        theirs.close()
+class Asked(Generic[M, A]):
+    """A process that answers, wherever it comes from."""
+
+    def __init__(self, conn: Connection[M, tuple[bool, object]]) -> None:
+        self._conn = conn
 
     def send(self, message: M) -> None:
         self._conn.send(message)
@@ -70,11 +77,26 @@ class Worker(Generic[M, A]):
 
     def _receive(self) -> object:
         if not self._conn.poll(_WATCHDOG):
-            raise RuntimeError(f"process {self._process.pid} does not answer")
+            raise RuntimeError("a process does not answer")
         good, value = self._conn.recv()
         if not good:
             raise RuntimeError(f"in a child process:\n{value}")
         return value
+
+    def hang_up(self) -> None:
+        """Have the worker end once it has answered."""
+        self._conn.close()
+
+
+class Worker(Asked[M, A]):
+    """One that is forked here."""
+
+    def __init__(self, target: Callable[[], Callable[[M], A]]) -> None:
+        conn, theirs = _CONTEXT.Pipe()
+        super().__init__(conn)
+        self._process = _CONTEXT.Process(target=_serve_child, args=(theirs, target), daemon=True)
+        self._process.start()
+        theirs.close()
 
     def kill(self) -> int:
         """Send SIGKILL; return the time right before."""
@@ -82,10 +104,6 @@ class Worker(Generic[M, A]):
         now = CLOCK()
         os.kill(self._process.pid, signal.SIGKILL)
         return now
-
-    def hang_up(self) -> None:
-        """Have the worker end once it has answered."""
-        self._conn.close()
 
     def close(self) -> None:
         """Return when the worker has ended, by itself or, if it takes too long, by force."""

@@ -64,7 +64,7 @@ def _table(table: Table) -> list[str]:
         cells += [_cell(column, sample) for column in table.show]
         if table.baseline:
             multiple = ratio(table, sample)
-            cells.append("" if multiple is None else f"{multiple:.2f}")
+            cells.append("" if multiple is None else f"{multiple:.2f}" if multiple < 100 else number(multiple))
         lines.append(_line(cells))
         last = sample.case
     return [*lines, ""]

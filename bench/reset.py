@@ -6,14 +6,29 @@ There is no `on_reset` callback, no hook, and no other process. As in a server, 
 so that what a reset needs is in no cache of the processor. Each round stores all entries anew, untimed, so
 a round of a large cache has one call in it, and few rounds have to do. For resets of up to ten million
 entries see core.
+
+The peers do what comes closest, after storing as many small entries: lru_cache and warp_cache `cache_clear`,
+uWSGI `cache_clear`, LMDB `drop` in a transaction, Redis `FLUSHDB`, memcached `flush_all`, the others `clear`.
+For memcached that is a mark, too: entries go when they are met. None of them keeps a computation that is under
+way from storing what it computed before.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from functools import partial
+
 import coopshm
 
+from . import peers
 from .common import MIB, Bench, Sample, Table
+from .peers import LRU, PEERS
+from .peers.protocol import Client, Running
 from .procs import CLOCK
+
+#: Seconds after which a peer has no further round.
+_ENOUGH = 4.0
 
 
 def _fill(cache: coopshm.Cache, entries: int) -> None:
@@ -38,9 +53,56 @@ def run(bench: Bench) -> list[Table]:
                 before = CLOCK()
                 caches[n].reset()
                 took[n].append((CLOCK() - before) / 1000)
-    samples = [Sample(f"{n:,} entries", "Cache.reset", values) for n, values in took.items()]
+    samples = [Sample(_entries(n), "Cache.reset", values) for n, values in took.items()]
     show = ("median", "quartiles", "worst", "n")
-    return [Table("A reset", "µs a call", samples, case_is="after storing", show=show)]
+    return [
+        Table("A reset", "µs a call", samples, case_is="after storing", show=show),
+        Table("Beside others", "µs a call", _of_peers(bench, samples), case_is="after storing", show=show, plot="bars"),
+    ]
+
+
+def _of_peers(bench: Bench, ours: list[Sample]) -> list[Sample]:
+    counts = bench.pick({10: 15, 10**5: 5}, {10: 2, 1000: 2})
+    most = max(counts)
+    samples = [sample for sample in ours if sample.case in map(_entries, counts)]
+    asked = (LRU, *PEERS)
+    if not bench.has_room(len(asked) * most * 5000, "the peers"):
+        return samples
+    with peers.started(bench, asked, items=most + 64, largest=64, room=most * 64) as running:
+        for peer, started in running.items():
+            took: dict[int, list[float]] = {n: [] for n in counts}
+            if peers.attempt(bench, peer, "clearing", partial(_rounds, started, counts, took)):
+                samples += [Sample(_entries(n), peer.name, values) for n, values in took.items()]
+    return sorted(samples, key=lambda sample: [_entries(n) for n in counts].index(sample.case))
+
+
+def _rounds(running: Running, counts: dict[int, int], took: dict[int, list[float]]) -> None:
+    with running.workers(1, partial(_clearer, running.connect)) as (worker,):
+        for n, times in counts.items():
+            enough = time.monotonic() + _ENOUGH
+            for number in range(times):
+                if number > 0 and time.monotonic() > enough:
+                    break
+                worker.send(n)
+                took[n].append(worker.receive() / 1000)
+
+
+def _clearer(connect: Callable[[], Client]) -> Callable[[int], int]:
+    client = connect()
+
+    def answer(n: int) -> int:
+        """Fill it, and return how long it took to clear, in nanoseconds."""
+        client.fill(n)
+        client.get("entry:0")
+        before = CLOCK()
+        client.clear()
+        return CLOCK() - before
+
+    return answer
+
+
+def _entries(n: int) -> str:
+    return f"{n:,} entries"
 
 
 def _memory(entries: int) -> int:
