@@ -96,6 +96,18 @@ os.register_at_fork(after_in_child=_after_fork)
 _frames: ContextVar[tuple[_Frame, ...]] = ContextVar("coopshm_frames", default=())
 
 
+def _within(frame: _Frame, fn: Callable[[], object]) -> object:
+    """Return fn(), called as the computation `frame`."""
+    outer = _frames.get()
+    try:
+        # Inside, since a signal handler may raise right behind it. A frame that stays would be a computation that never
+        # ends, and every later call for its key on this thread a cycle.
+        _frames.set((*outer, frame))
+        return fn()
+    finally:
+        _frames.set(outer)
+
+
 def _enclosing(segment: Segment, data: bytes) -> Call | None:
     """Return the call of the innermost computation that asks and that others can wait for.
 
@@ -385,17 +397,14 @@ class Cache:
             # behind a flight of this thread, which a hook may itself ask for.
             segment.release(call)
             return MISSING
-        token = _frames.set((*_frames.get(), _Frame(segment, data, call, _pid)))
         try:
-            value = fn()
+            value = _within(_Frame(segment, data, call, _pid), fn)
         except Exception as exc:
             failure = encode_failure(exc, f"raised in process {os.getpid()}")
             code = segment.publish(call, data, _segment.FAILURE, FAILURE, (failure,))
             if code != _segment.STALE and segment.generation() == generation:
                 raise
             return MISSING
-        finally:
-            _frames.reset(token)
         kind = _segment.VALUE
         if isinstance(value, NoCache):
             kind, value = _segment.UNCACHED, value.value
@@ -444,15 +453,12 @@ class Cache:
         self._attachment.segment.count(stat)
         while True:
             here = segment, _ = self._attachment.notice()
-            token = _frames.set((*_frames.get(), _Frame(segment, data, None, _pid)))
             try:
-                value = fn()
+                value = _within(_Frame(segment, data, None, _pid), fn)
             except Exception:
                 if self._attachment.notice() == here:
                     raise
                 continue
-            finally:
-                _frames.reset(token)
             if isinstance(value, NoCache):
                 value = value.value
             if self._attachment.notice() == here:

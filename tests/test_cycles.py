@@ -26,6 +26,49 @@ def test_a_computation_that_asks_for_itself(cache) -> None:
     assert clean(c)
 
 
+class _Interrupt(BaseException):
+    """What a signal handler raises."""
+
+
+class _InterruptedFrames:
+    """The thread's computations; a signal comes right behind one instruction that changes them."""
+
+    def __init__(self, frames: Any, at: int) -> None:
+        self.frames, self.at = frames, at
+
+    def get(self) -> Any:
+        return self.frames.get()
+
+    def set(self, value: Any) -> None:
+        self.frames.set(value)
+        self.at -= 1
+        if self.at == 0:
+            raise _Interrupt
+
+
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("owns", [True, False])
+def test_a_computation_that_a_signal_handler_ended_is_no_cycle_later(cache, monkeypatch, at, owns) -> None:
+    c = cache()
+    frames = coopshm.cache._frames
+    c.cached("outer", lambda: _interrupted(c, monkeypatch, frames, at, owns))
+    assert frames.get() == ()
+    assert c.cached("k", lambda: "fine") == "fine"
+    assert clean(c)
+
+
+def _interrupted(c: coopshm.Cache, monkeypatch: pytest.MonkeyPatch, frames: Any, at: int, owns: bool) -> str:
+    outer = frames.get()
+    with monkeypatch.context() as patch:
+        patch.setattr(coopshm.cache, "_frames", _InterruptedFrames(frames, at))
+        if not owns:
+            patch.setattr(type(c._attachment.segment), "claim", lambda *_: coopshm._segment.lib.CSM_NO_FLIGHT)
+        with pytest.raises(_Interrupt):
+            c.cached("k", lambda: "never returned")
+    assert frames.get() == outer != ()
+    return "outer"
+
+
 def test_a_cycle_through_two_caches_in_one_call_stack(settings, namespace) -> None:
     coopshm.configure({"namespace": namespace, "caches": {"a": {}, "b": {}}})
 
