@@ -13,6 +13,7 @@ PYTEST_ARGS ?=
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 C_SOURCES := $(sort $(wildcard csrc/*.c))
+PYTHON_SOURCES := $(wildcard csrc/python/*.c)
 C_HEADERS := $(sort $(wildcard csrc/*.h tests/csrc/*.h))
 C_TESTS := $(patsubst tests/csrc/%.c,%,$(sort $(wildcard tests/csrc/test_*.c)))
 
@@ -32,7 +33,7 @@ $(PY):
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # Editable: Python sources are used in place; the C core is rebuilt here when anything it is made of changes.
-$(INSTALLED): $(C_SOURCES) $(wildcard csrc/*.h) build.py setup.py pyproject.toml | $(PY)
+$(INSTALLED): $(C_SOURCES) $(PYTHON_SOURCES) $(wildcard csrc/*.h) build.py setup.py pyproject.toml | $(PY)
 	$(PY) -m pip install --quiet --editable '.[dev]'
 	touch $@
 
@@ -131,5 +132,5 @@ dist: $(INSTALLED) ## build sdist and wheel into dist/, and try the wheel in an 
 .PHONY: clean
 clean: ## remove what was built; the environments stay
 	rm -rf build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f coopshm/_core*.so .venv*/.installed $(INSTALLED)
+	rm -f coopshm/_core*.so coopshm/_front*.so .venv*/.installed $(INSTALLED)
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

@@ -15,7 +15,8 @@ A map of the package, each module importing only from those above it:
     config      settings, checked                 keys       keys as bytes
     values      values as bytes                   failures   exceptions as bytes
     _segment    one attached segment: the only importer of the compiled core (csrc/)
-    hot         what a process remembers of a generation
+    hot         what a process keeps of a generation
+    _front      the way of a hit, in C (csrc/python/)
     stats       what the processes have counted
     attachment  which segment and generation this process is in: hooks, reset
     others      caches of this host that this process does not use itself
@@ -29,9 +30,9 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from typing import TypeVar
 
 from . import config as _config
+from ._front import bind, cached
 from .cache import Cache, NoCache
 from .errors import (
     BusyError,
@@ -79,8 +80,6 @@ __all__ = [
     "stats",
     "version",
 ]
-
-T = TypeVar("T")
 
 logging.getLogger("coopshm").addHandler(logging.NullHandler())
 
@@ -139,16 +138,7 @@ def open(name: str) -> Cache:
         return cache
 
 
-def cached(name: str, key: object, fn: Callable[[], T | NoCache[T]]) -> T:
-    """Return the value of `key` in cache `name`, calling `fn` to compute it if no process has.
-
-    See `Cache.cached` for arguments, result and errors, and `open` for the errors of the first use.
-    """
-    try:
-        cache = _caches[name]
-    except KeyError:
-        cache = open(name)
-    return cache.cached(key, fn)
+bind(_caches, open, DecodeError)
 
 
 def reset(name: str, version: object = None) -> object:

@@ -154,7 +154,19 @@ class _Words:
 class Segment:
     """A mapped segment and this process's handle on it. Thread-safe; goes through a fork."""
 
-    __slots__ = ("_find", "created", "flipped", "generation", "handle", "id", "label", "memory", "name", "words")
+    __slots__ = (
+        "_find",
+        "addresses",
+        "created",
+        "flipped",
+        "generation",
+        "handle",
+        "id",
+        "label",
+        "memory",
+        "name",
+        "words",
+    )
 
     def __init__(self, name: str, label: str, handle: Any, created: bool) -> None:
         self.name = name
@@ -173,6 +185,13 @@ class Segment:
         self.words = self.memory[at : at + 8].cast("Q") if LOADS_IN_ORDER else _Words(self.handle)
         self.generation: Callable[[], int] = partial(self.words.__getitem__, 0)
         self._find = partial(lib.csm_find, self.handle)
+        #: For the way of a hit: csm_find, its handle, the mapping, and the generation in it.
+        self.addresses = (
+            _address(ffi.addressof(lib, "csm_find")),
+            _address(handle),
+            _address(lib.csm_base(handle)),
+            _address(lib.csm_base(handle)) + at,
+        )
 
     # ---- reading
 
@@ -333,6 +352,10 @@ class Segment:
     def leave(self) -> None:
         """Give row and descriptor back now. Nobody else may be using the segment, and no view be live."""
         ffi.release(self.handle)
+
+
+def _address(pointer: Any) -> int:
+    return int(ffi.cast("uintptr_t", pointer))
 
 
 def _release(view: Any, _handle: Any, _data: Any) -> None:

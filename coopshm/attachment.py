@@ -32,11 +32,23 @@ _PATIENCE = 3
 
 
 class Attachment:
-    def __init__(self, namespace: str, config: CacheConfig, role: int = APP) -> None:
-        """Attach. An OBSERVER takes the segment with the settings it has, and never creates one: FileNotFoundError."""
+    def __init__(
+        self,
+        namespace: str,
+        config: CacheConfig,
+        role: int = APP,
+        entered: Callable[[Segment, int], None] = lambda segment, generation: None,
+    ) -> None:
+        """Attach. An OBSERVER takes the segment with the settings it has, and never creates one: FileNotFoundError.
+
+        Args:
+            entered: called under the lock for each segment and generation that this process comes to, the first one
+                included, when its hooks have run.
+        """
         self.namespace = namespace
         self.config = config
         self._role = role
+        self._entered = entered
         self._hooks: list[Callable[[object], object]] = []
         self._forget_threads()
         _attachments.add(self)
@@ -44,6 +56,7 @@ class Attachment:
         #: The segment and generation that hooks have run for. A process starts with its source as it is now, so for the
         #: first one there is nothing to run.
         self.seen = (self.segment, self.segment.generation())
+        self._entered(*self.seen)
 
     def _forget_threads(self) -> None:
         """Begin without any of the other threads' state; also right after a fork, which leaves those behind."""
@@ -91,6 +104,7 @@ class Attachment:
                 if here == self.seen:
                     continue
                 self._run_hooks(*here)
+                self._entered(*here)
                 self.seen = here
 
     def _run_hooks(self, segment: Segment, generation: int) -> None:

@@ -2,8 +2,8 @@
 
 The loop, for one key:
 
-    memory    a decoded value that this process has kept, or the place of one (hot.py)
-    look up   a hit: copy, check the generation, decode, check again, return
+    hit       a decoded value that this process has kept, or a stored one: `cached` itself, in csrc/python/front.c
+    look up   the same at leisure: copy or pin, check the generation, decode, check again, return
     claim     READY    somebody was faster: look up
               OWNER    run fn, publish, return its value
               JOINED   wait, for the entry (look up), an outcome (an exception, NoCache, no room), or the dead owner's
@@ -18,17 +18,19 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Final, Generic, NamedTuple, TypeVar, cast
 
 from . import _segment, keys, others
+from ._front import Front
 from ._segment import Call, Segment
 from .attachment import Attachment
 from .config import CacheConfig
 from .errors import DecodeError, EncodeError
 from .failures import decode_failure, encode_failure
-from .hot import MISSING, Memory
+from .hot import MISSING, MODES, VALUE_BYTES_MAX, Tables, is_immutable
 from .stats import Stats, collect
 from .values import BYTES, FAILURE, PICKLE_BUFFERS, Codec, codec
 from .values import view as as_view
@@ -47,14 +49,9 @@ _WAIT_SLICE: Final = 0.25
 #: with its view object, costs about as much as copying this much.
 _PIN_FROM: Final = 16 * 1024
 
-#: Hits that a process counts by itself before it adds them to its row, where others see them, and looks whether the
-#: segment is still the one that has the name.
-_DRAIN_AT: Final = 4096
-
 _BYPASS_ENCODE: Final = _segment.STATS["bypass_encode"]
 _BYPASS_DECODE: Final = _segment.STATS["bypass_decode"]
 _MISSES: Final = _segment.STATS["misses"]
-_HITS: Final = _segment.STATS["hits"]
 _HOT_HITS: Final = _segment.STATS["hot_hits"]
 
 
@@ -86,9 +83,14 @@ class _Frame(NamedTuple):
 _pid = os.getpid()
 
 
+_all: weakref.WeakSet[Cache] = weakref.WeakSet()
+
+
 def _after_fork() -> None:
     global _pid
     _pid = os.getpid()
+    for cache in list(_all):
+        cache._take_hot_hits()  # the parent's, who counts them itself
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -126,84 +128,44 @@ def _enclosing(segment: Segment, data: bytes) -> Call | None:
     return parent
 
 
-class Cache:
+class _Hot(NamedTuple):
+    segment: Segment
+    generation: int
+    tables: Tables
+
+
+class Cache(Front):
     """One cache, shared by all processes of this host that use its name and namespace. Thread-safe.
 
     Made by `coopshm.open`. Keys are str, bytes, int, float, bool, None, and tuples of them, all typed: 1, True, 1.0,
-    "1" and b"1" are five keys.
+    "1" and b"1" are five keys. The method `cached` is `Front`'s.
     """
 
     def __init__(self, namespace: str, config: CacheConfig) -> None:
         self.name: Final = config.name
         self._codec: Final[Codec] = codec(config.serializer)
-        self._attachment: Final = Attachment(namespace, config)
         self._decode: Final = self._codec.decode
-        self._memory: Final = Memory(config.hot_objects, self._attachment.segment.words)
+        self._hot_mode: Final = MODES[config.hot_objects]
+        super().__init__(self._decode, self._hot_mode, VALUE_BYTES_MAX)
+        self._attachment: Final = Attachment(namespace, config, entered=self._arrive)
+        _all.add(self)
 
     def __repr__(self) -> str:
         return f"<coopshm.Cache {self.name!r} in namespace {self._attachment.namespace!r}>"
 
-    # ---- what it is for
+    # ---- what it is for: cached, and
 
-    def cached(self, key: object, fn: Callable[[], T | NoCache[T]]) -> T:
-        """Return the value of `key`, calling `fn` to compute it if no process has.
-
-        Whoever else asks for the key meanwhile, in whatever thread or process, waits for that one call. If `fn` raises,
-        its caller and all who wait get the exception, and nothing is stored. If it returns `NoCache(v)` they get `v`,
-        and nothing is stored. What was computed before a reset is not returned after it: `fn` is called again.
-
-        Args:
-            key: str, bytes, int, float, bool, None, or a tuple of them.
-            fn: called without arguments, in this thread.
-
-        Raises:
-            InvalidKeyError: the key is of another type, or too long.
-            CycleError: the value is being computed by a computation that waits for the caller's.
-            ComputeError: another process's `fn` raised an exception that cannot be carried over; this has its text.
-            Exception: whatever `fn` raised, here or where it ran.
-        """
-        words, generation, table, places, hits = self._memory.front
-        kind = type(key)
-        data = b""
-        if kind is str or kind is int or kind is bytes:
-            at = key
-        else:
-            data = keys.encode_key(key)
-            at = (data,)
-        value = table.get(at, MISSING)
-        if value is not MISSING:
-            if words[0] == generation and (n := hits[0]) < _DRAIN_AT:
-                hits[0] = n + 1
-                return value  # type: ignore[return-value]
-        elif at in places:
-            copy, format = places[at]
-            payload = copy()
-            if words[0] == generation and (n := hits[1]) < _DRAIN_AT:  # else perhaps torn: it never happened
-                if format == BYTES:
-                    hits[1] = n + 1
-                    return payload  # type: ignore[return-value]
-                try:
-                    value = self._decode(format, payload)
-                except DecodeError:
-                    pass  # the long way deals with it
-                else:
-                    if words[0] == generation:
-                        hits[1] = n + 1
-                        return value  # type: ignore[return-value]
-        return cast("T", self._cached(at, data or keys.encode_key(key), fn))
-
-    def _cached(self, at: object, data: bytes, fn: Callable[[], object]) -> object:
-        """`cached` for what is not hot; `at` is the key's place in the table of hot objects."""
-        if max(self._memory.hits) >= _DRAIN_AT:
-            self._drain()
+    def _cached(self, key: object, fn: Callable[[], object]) -> object:
+        """`cached`, for what the way of a hit did not find."""
+        data = keys.encode_key(key)
         while True:
             try:
-                value = self._look_up(data, at)
+                value = self._look_up(data, key)
             except DecodeError as exc:
                 log.warning("cache %r: key %s: %s; computed without the cache", self.name, keys.preview(data), exc)
                 value = self._bypass(_BYPASS_DECODE, data, fn)
             if value is MISSING:
-                value = self._compute(data, at, fn)
+                value = self._compute(data, key, fn)
             if value is not MISSING:
                 return value
 
@@ -303,21 +265,29 @@ class Cache:
         """Remove the segment from the host. Processes that use it, this one included, go on with a new, empty one."""
         self._attachment.segment.destroy()
 
+    # ---- what front.c calls
+
     def _drain(self) -> None:
         """Add the hits to the row, and see whether the segment still has its name: hits alone would never tell."""
         segment = self._attachment.segment
-        hot, placed = self._memory.drain()
-        if hot:
-            segment.count(_HOT_HITS, hot)
-        if placed:
-            segment.count(_HITS, placed)
-        if hot >= _DRAIN_AT or placed >= _DRAIN_AT:
-            segment.gone()
+        if hits := self._take_hot_hits():
+            segment.count(_HOT_HITS, hits)
+        segment.gone()
+
+    def _keep(self, tables: Tables, key: object, value: object, size: int) -> None:
+        tables.keep(key, value, size)
+
+    def _arrive(self, segment: Segment, generation: int) -> None:
+        """This process has come to a generation: its hooks have run. Under the attachment's lock."""
+        hot = _Hot(segment, generation, Tables())
+        self._attach(*segment.addresses)
+        self._enter(generation, hot.tables, hot.tables.scalars, hot.tables.others)
+        self._hot = hot
 
     # ---- the loop
 
-    def _look_up(self, data: bytes, at: object = None) -> object:
-        """Return the stored value, or MISSING. A hit takes no lock and writes nothing that another process reads."""
+    def _look_up(self, data: bytes, key: object = MISSING) -> object:
+        """Return the stored value, or MISSING; as a hot object from now on, if `key` is given and it may be one."""
         attachment = self._attachment
         segment = attachment.segment
         generation = segment.generation()
@@ -328,11 +298,11 @@ class Cache:
             return MISSING
         format, size = found & 31, (found >> 5) & 0x3FFFFF
         payload: bytes | memoryview
-        copy = None
+        copied = False
         if found > 0 and (format != PICKLE_BUFFERS or size < _PIN_FROM):
             start = found >> 27 << 4
-            copy = segment.memory[start : start + size].tobytes
-            payload = copy()
+            payload = segment.memory[start : start + size].tobytes()
+            copied = True
         else:
             view = segment.view(data)
             if view is None:
@@ -345,13 +315,16 @@ class Cache:
         value = payload if format == BYTES else self._decode(format, payload)
         if format != BYTES and segment.generation() != generation:
             return MISSING
-        if at is not None and copy is not None:
-            kept = self._memory.keep(segment.words, generation, at, value, size, own=False)
-            if not kept and _segment.LOADS_IN_ORDER:
-                self._memory.remember(segment.words, generation, at, (copy, format))
+        if copied and key is not MISSING and (self._hot_mode == MODES["share"] or is_immutable(value)):
+            self._keep_in(segment, generation, key, value, size)
         return value
 
-    def _compute(self, data: bytes, at: object, fn: Callable[[], object]) -> object:
+    def _keep_in(self, segment: Segment, generation: int, key: object, value: object, size: int) -> None:
+        hot = self._hot
+        if self._hot_mode and size <= VALUE_BYTES_MAX and hot.segment is segment and hot.generation == generation:
+            hot.tables.keep(key, value, size)
+
+    def _compute(self, data: bytes, key: object, fn: Callable[[], object]) -> object:
         """Nothing is stored: own the computation, or wait for it. MISSING: look again."""
         segment, _ = self._attachment.notice()
         parent = _enclosing(segment, data)
@@ -367,7 +340,7 @@ class Cache:
             if code in (_segment.READY, _segment.AGAIN):
                 return MISSING
             if code == _segment.OWNER:
-                return self._own(segment, call, data, at, fn)
+                return self._own(segment, call, data, key, fn)
             if code == _segment.OUTCOME:
                 return self._outcome(segment, call, data, fn)
             if code == _segment.CYCLE:
@@ -390,7 +363,7 @@ class Cache:
             if code not in (_segment.TIMEOUT, _segment.INTERRUPTED):
                 return code
 
-    def _own(self, segment: Segment, call: Call, data: bytes, at: object, fn: Callable[[], object]) -> object:
+    def _own(self, segment: Segment, call: Call, data: bytes, key: object, fn: Callable[[], object]) -> object:
         generation = call.ticket.generation
         if self._attachment.notice() != (segment, generation):
             # A reset came between the look-up and the claim. Hooks come first, and others must not wait for them
@@ -425,8 +398,8 @@ class Cache:
             segment.count(_segment.BYPASSES[code])
         if code == _segment.STALE or segment.generation() != generation:
             return MISSING
-        if code == _segment.OK:
-            self._memory.keep(segment.words, generation, at, value, sum(map(len, pieces)), own=True)
+        if code == _segment.OK and is_immutable(value):  # anything else its caller may still change
+            self._keep_in(segment, generation, key, value, sum(map(len, pieces)))
         return value
 
     def _outcome(self, segment: Segment, call: Call, data: bytes, fn: Callable[[], object]) -> object:

@@ -1,4 +1,4 @@
-"""What a process remembers of a generation: hot objects and places. Exact with respect to resets, typed, bounded."""
+"""What a process keeps of a generation: hot objects. Exact with respect to resets, typed, bounded."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ import pytest
 
 import coopshm
 from coopshm import hot
-from coopshm._segment import LOADS_IN_ORDER
 from tests.conftest import clean
 from tests.procs import Child
-
-needs_places = pytest.mark.skipif(not LOADS_IN_ORDER, reason="expected: this machine does not keep loads in order")
 
 
 def _fail() -> Any:
@@ -91,26 +88,16 @@ def test_hot_objects_are_bounded_by_number_and_by_bytes(cache) -> None:
     c = cache(max_items=20_000, memory_limit="64 MiB")
     for n in range(hot.ITEMS_MAX + 500):
         c.cached(n, lambda n=n: str(n))
-    assert len(c._memory.front[2]) == hot.ITEMS_MAX
+    assert len(c._hot.tables.scalars) == hot.ITEMS_MAX
     c.reset()
     for n in range(1000):
         c.cached(n, lambda: b"x" * 30_000)
-    kept = c._memory.front[2]
+    kept = c._hot.tables.scalars
     assert sum(map(sys.getsizeof, kept.values())) <= hot.PROCESS_BYTES_MAX
     assert 200 < len(kept) < 1000
     c.cached("large", lambda: b"x" * (hot.VALUE_BYTES_MAX + 1))
     assert "large" not in kept
     assert clean(c)
-
-
-@needs_places
-def test_places_are_bounded(cache, monkeypatch) -> None:
-    monkeypatch.setattr(hot, "PLACES_MAX", 50)
-    c = cache()
-    for n in range(200):
-        assert c.cached(n, lambda n=n: [n]) == [n]
-        assert c.cached(n, _fail) == [n]
-    assert len(c._memory.front[3]) == 50
 
 
 def test_nothing_remembered_holds_a_pin(cache) -> None:
@@ -127,7 +114,7 @@ def test_what_is_not_stored_is_not_kept(cache) -> None:
     c = cache(memory_limit="64 KiB")
     assert c.cached("nocache", lambda: coopshm.NoCache("v")) == "v"
     assert c.cached("large", lambda: "v" * 100_000)
-    assert len(c._memory.front[2]) == 0
+    assert not c._hot.tables.scalars
     calls = []
     for _ in range(3):
         c.cached("nocache", lambda: coopshm.NoCache(calls.append(1)))
@@ -149,8 +136,7 @@ class Gone:
     """A class that a deploy removes."""
 
 
-@needs_places
-def test_a_remembered_place_that_cannot_be_decoded_any_more_is_computed_anew(cache, monkeypatch) -> None:
+def test_an_entry_that_cannot_be_decoded_any_more_is_computed_anew(cache, monkeypatch) -> None:
     c = cache()
     c.cached("k", Gone)
     assert isinstance(c.cached("k", _fail), Gone)
