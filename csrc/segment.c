@@ -157,13 +157,13 @@ static int create(csm *h, int fd, const csm_settings *settings) {
     return CSM_OK;
 }
 
-/* Reads the header by pread, which cannot fault on a truncated object. CSM_OK: usable; CSM_MISS: blank. */
+/* Reads the header by pread, which cannot fault on a truncated object. CSM_OK: usable; CSM_MISS: blank. The size is asked for after
+ * that: a creator may be at work, and a header that says usable comes after the size that it tells of. */
 static int look(int fd, struct csm_header *header, struct stat *st) {
-    if (fstat(fd, st) != 0) return failed();
     ssize_t n;
     do n = pread(fd, header, 512, 0);
     while (n < 0 && errno == EINTR);
-    if (n < 0) return failed();
+    if (n < 0 || fstat(fd, st) != 0) return failed();
     if (n < 512) return n == 0 ? CSM_MISS : CSM_LAYOUT;
     if (header->magic == 0 && header->state == CSM_BLANK) return CSM_MISS;
     if (header->magic != CSM_MAGIC) return CSM_LAYOUT;

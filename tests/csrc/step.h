@@ -10,6 +10,7 @@
 
 #include <sched.h>
 #include <sys/ptrace.h>
+#include <sys/user.h>
 
 /* ---- in the child */
 
@@ -49,6 +50,9 @@ static inline int step_until_stop(struct check_child *c, int request) {
 /* One instruction. False: the child is at step_end. */
 static inline bool step_once(struct check_child *c) { return step_until_stop(c, PTRACE_SINGLESTEP) == SIGTRAP; }
 
+/* To where the next system call begins, or the one that has begun ends. False: the child is at step_end. */
+static inline bool step_call(struct check_child *c) { return step_until_stop(c, PTRACE_SYSCALL) == SIGTRAP; }
+
 /* The child runs to its next step_begin or step_end, and stays there. */
 static inline void step_over(struct check_child *c) { CHECK_EQ(step_until_stop(c, PTRACE_CONT), SIGSTOP); }
 
@@ -56,6 +60,57 @@ static inline void step_over(struct check_child *c) { CHECK_EQ(step_until_stop(c
 static inline void step_detach(struct check_child *c) {
     CHECK(ptrace(PTRACE_DETACH, c->pid, NULL, NULL) == 0);
 }
+
+/* The child is stopped by a real SIGSTOP, at the very instruction where it is, and is not traced any more. */
+static inline void step_freeze(struct check_child *c) {
+    CHECK(ptrace(PTRACE_DETACH, c->pid, NULL, (void *)(intptr_t)SIGSTOP) == 0);
+    check_stopped(c);
+}
+
+/* ---- where it is, and leaps: x86-64 only */
+
+#if defined(__x86_64__)
+#define STEP_LEAPS true
+
+/* The address of the instruction that comes next. */
+static inline uint64_t step_at(struct check_child *c) {
+    errno = 0;
+    long at = ptrace(PTRACE_PEEKUSER, c->pid, (void *)offsetof(struct user, regs.rip), NULL);
+    CHECK(errno == 0);
+    return (uint64_t)at;
+}
+
+static inline long step_code(struct check_child *c, uint64_t at) {
+    errno = 0;
+    long code = ptrace(PTRACE_PEEKTEXT, c->pid, (void *)at, NULL);
+    CHECK(errno == 0);
+    return code;
+}
+
+/* The number of the system call that comes next; -1: something else comes. */
+static inline long step_at_call(struct check_child *c) {
+    if ((step_code(c, step_at(c)) & 0xffff) != 0x050f) return -1; /* "syscall" */
+    return ptrace(PTRACE_PEEKUSER, c->pid, (void *)offsetof(struct user, regs.rax), NULL);
+}
+
+/* Runs until the instruction at `at` is the next one. By a breakpoint in the child's own copy of the code; a process that
+ * the child forks meanwhile would inherit it. False: the child came to step_end first, and is there. */
+static inline bool step_leap(struct check_child *c, uint64_t at) {
+    long code = step_code(c, at), breakpoint = (code & ~0xffL) | 0xcc; /* "int3" */
+    CHECK(ptrace(PTRACE_POKETEXT, c->pid, (void *)at, (void *)breakpoint) == 0);
+    bool there = step_until_stop(c, PTRACE_CONT) == SIGTRAP;
+    CHECK(ptrace(PTRACE_POKETEXT, c->pid, (void *)at, (void *)code) == 0);
+    if (!there) return false;
+    CHECK_EQ(step_at(c), at + 1);
+    CHECK(ptrace(PTRACE_POKEUSER, c->pid, (void *)offsetof(struct user, regs.rip), (void *)at) == 0);
+    return true;
+}
+#else
+#define STEP_LEAPS false
+static inline uint64_t step_at(struct check_child *c) { return (void)c, 0; }
+static inline long step_at_call(struct check_child *c) { return (void)c, -1; }
+static inline bool step_leap(struct check_child *c, uint64_t at) { return (void)c, (void)at, false; }
+#endif
 
 /* Is any of that possible here? */
 static inline bool step_possible(void) {

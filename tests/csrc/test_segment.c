@@ -292,6 +292,33 @@ static void of_all_who_join_after_a_kill_one_flips(void) {
     }
 }
 
+static void open_watched(struct check_child *me, csm *h) {
+    (void)me;
+    int created, fd = csm_process_reopen(blank);
+    step_begin();
+    int code = csm_open(fd, &CHECK_SMALL, 0, &h, &created);
+    step_end();
+    CHECK_EQ(code, CSM_OK);
+}
+
+/* Whoever is held up in any system call of its opening, and finds the object made by another one when it goes on. */
+static void an_opener_may_be_overtaken_by_a_creator(void) {
+    if (!step_possible()) return;
+    uint32_t overtaken = 0;
+    for (bool ended = false; !ended; overtaken++) {
+        blank = check_object();
+        struct check_child slow = check_fork(open_watched, NULL);
+        step_attach(&slow);
+        for (uint32_t i = 0; i <= overtaken && !ended; i++) ended = !step_call(&slow);
+        int created, code = open_code(blank, &CHECK_SMALL, 0, &created);
+        CHECK(code == CSM_OK || code == CSM_BUSY); /* busy: the slow one was there first */
+        if (!ended) step_over(&slow);
+        step_detach(&slow);
+        check_end(&slow);
+    }
+    CHECK(overtaken > 10);
+}
+
 static void join_watched(struct check_child *me, csm *h) {
     h = fresh_handle(blank);
     step_begin();
@@ -502,7 +529,8 @@ static void a_handle_whose_descriptor_was_closed_is_gone(void) {
     CHECK_EQ(check_store(a, "k", 10, 1), CSM_OK); /* the segment itself is well */
 }
 
-CHECK_MAIN(CHECK_TEST(one_of_eight_makes_the_segment), CHECK_TEST(a_creator_that_hangs_is_waited_for_and_a_dead_one_is_not),
+CHECK_MAIN(CHECK_TEST(one_of_eight_makes_the_segment), CHECK_TEST(an_opener_may_be_overtaken_by_a_creator),
+           CHECK_TEST(a_creator_that_hangs_is_waited_for_and_a_dead_one_is_not),
            CHECK_TEST(what_a_dead_creator_left_is_not_used),
            CHECK_TEST(settings_are_checked_and_an_existing_segment_keeps_its_own),
            CHECK_TEST(what_is_not_a_segment_of_this_layout_is_refused), CHECK_TEST(a_truncated_segment_is_refused),
