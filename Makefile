@@ -14,7 +14,7 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 C_SOURCES := $(sort $(wildcard csrc/*.c))
 PYTHON_SOURCES := $(wildcard csrc/python/*.c)
-C_HEADERS := $(sort $(wildcard csrc/*.h tests/csrc/*.h))
+C_HEADERS := $(sort $(wildcard csrc/*.h tests/csrc/*.h tests/crash/*.h))
 C_TESTS := $(patsubst tests/csrc/%.c,%,$(sort $(wildcard tests/csrc/test_*.c)))
 
 .PHONY: help
@@ -45,7 +45,7 @@ NO_SKIPS ?= 1
 endif
 
 .PHONY: test
-test: $(INSTALLED) test-c ## run every test: the C programs of tests/csrc, then pytest
+test: $(INSTALLED) test-c test-crash ## run every test: the C programs of tests/csrc and tests/crash, then pytest
 	$(PY) -m pytest -n auto $(if $(NO_SKIPS),-p tests._no_skips) $(PYTEST_ARGS)
 
 .PHONY: demo
@@ -102,6 +102,19 @@ test-c: run-plain
 run-asan: export ASAN_OPTIONS ?= abort_on_error=1
 run-asan: export UBSAN_OPTIONS ?= print_stacktrace=1
 run-tsan: export TSAN_OPTIONS ?= halt_on_error=1
+
+# A process is killed and stopped at every instruction (tests/crash/sweep.c; -z now: or its first call of anything in libc would be a
+# search for it), and at the named points of csrc/point.h, which no other build has.
+build/c/plain/sweep: tests/crash/sweep.c $(patsubst csrc/%.c,build/c/plain/%.o,$(C_SOURCES)) $(C_HEADERS) Makefile
+	$(CC) $(C_FLAGS) -O2 $< $(filter %.o,$^) -lrt -pthread -Wl,-z,now -o $@
+
+.PHONY: test-crash
+test-crash: build/c/plain/sweep
+	$< --every 100
+
+.PHONY: crash
+crash: build/c/plain/sweep ## kill and stop a process at every instruction of everything (long)
+	nice $< $(CRASH_ARGS)
 
 .PHONY: warnings
 warnings:

@@ -8,6 +8,7 @@
  * been killed at that very moment. Every such copy is then looked at, put to use, and filled. */
 #include "check.h"
 
+#include "image.h"
 #include "lock.h"
 #include "step.h"
 
@@ -20,38 +21,6 @@ static size_t arena_at;              /* where the arena begins in the object */
 static bool may_be_gone;              /* what is done makes or destroys a segment */
 static uint64_t before_in_generation; /* which has the entries "before"; 0: none */
 static unsigned char values[NEW][1500 * NEW]; /* of the keys "new": 1500 bytes times the number */
-
-struct image {
-    size_t bytes;
-    unsigned char *data;
-};
-
-/* The object's bytes in front of `end`, or all but the windows. */
-static void read_image(int fd, struct image *image, size_t from, uint64_t end) {
-    struct stat st;
-    CHECK(fstat(fd, &st) == 0);
-    if (!image->data) CHECK((image->data = malloc(csm_segment_bytes(&TINY))));
-    image->bytes = (size_t)csm_min((uint64_t)st.st_size, end);
-    for (size_t at = from; at < image->bytes;) {
-        ssize_t n = pread(fd, image->data + at, image->bytes - at, (off_t)at);
-        CHECK(n > 0);
-        at += (size_t)n;
-    }
-}
-
-static bool same_image(const struct image *a, const struct image *b) {
-    return a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0;
-}
-
-static int object_from(const struct image *image) {
-    int fd = check_object();
-    for (size_t at = 0; at < image->bytes;) {
-        ssize_t n = pwrite(fd, image->data + at, image->bytes - at, (off_t)at);
-        CHECK(n > 0);
-        at += (size_t)n;
-    }
-    return fd;
-}
 
 /* ---- what must hold after a death */
 
@@ -121,13 +90,6 @@ static void work(struct check_child *me, csm *h) {
 static void nothing(csm *h) { (void)h; }
 static const struct work ATTACH = {OPENS, nothing}, REPAIR = {JOINS, nothing};
 
-static uint64_t lock_word(const struct image *image) {
-    uint64_t word = 0;
-    size_t at = offsetof(struct csm_header, write_lock);
-    if (image->bytes >= at + sizeof word) memcpy(&word, image->data + at, sizeof word);
-    return word;
-}
-
 /* Does `w` on the object behind `fd`, and looks at all that it could leave behind. With `depth`, also at what is left when
  * the process that repairs after it is killed. How many different states there were. */
 static uint32_t kill_at_every_store(int fd, const struct work *w, int depth) {
@@ -137,25 +99,23 @@ static uint32_t kill_at_every_store(int fd, const struct work *w, int depth) {
     object = fd;
     struct check_child child = check_fork(work, NULL);
     step_attach(&child);
-    read_image(fd, &before, 0, arena_at);
+    image_read(fd, &before, 0, arena_at);
     while (step_once(&child)) {
         /* Without the arena: nobody sees its bytes before a word elsewhere says that they are there. */
-        read_image(fd, &now, 0, arena_at);
-        if (same_image(&before, &now)) continue;
+        image_read(fd, &now, 0, arena_at);
+        if (image_is(&before, &now)) continue;
         states++;
-        read_image(fd, &now, arena_at, csm_segment_bytes(&TINY));
-        int copy = object_from(&now);
-        if (depth && lock_word(&now)) {
+        image_read(fd, &now, arena_at, csm_segment_bytes(&TINY));
+        int copy = image_object(&now);
+        if (depth && image_lock(&now)) {
             states += kill_at_every_store(copy, &REPAIR, depth - 1);
             close(copy);
-            copy = object_from(&now);
+            copy = image_object(&now);
         }
         check_usable(copy);
         close(copy);
-        struct image swap = before;
-        before = now;
-        before.bytes = csm_min(now.bytes, arena_at);
-        now = swap;
+        image_swap(&before, &now);
+        before.bytes = csm_min(before.bytes, arena_at);
     }
     check_kill(&child);
     free(before.data);
