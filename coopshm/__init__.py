@@ -13,7 +13,8 @@ A map of the package, each module importing only from those above it:
 
     errors      the tree of exceptions            versions   versions as canonical JSON
     config      settings, checked                 keys       keys as bytes
-    values      values as bytes                   failures   exceptions as bytes
+    arrays      NumPy arrays as bytes             failures   exceptions as bytes
+    values      values as bytes
     _segment    one attached segment: the only importer of the compiled core (csrc/)
     hot         what a process keeps of a generation
     _front      the way of a hit, in C (csrc/python/)

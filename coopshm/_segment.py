@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from . import keys
 from ._core import ffi, lib
+from ._front import pin
 from .config import CacheConfig, segment_name
 from .errors import (
     BusyError,
@@ -185,9 +186,11 @@ class Segment:
         self.words = self.memory[at : at + 8].cast("Q") if LOADS_IN_ORDER else _Words(self.handle)
         self.generation: Callable[[], int] = partial(self.words.__getitem__, 0)
         self._find = partial(lib.csm_find, self.handle)
-        #: For the way of a hit: csm_find, its handle, the mapping, and the generation in it.
+        #: For the way of a hit: functions of the core, the handle, the mapping, and the generation in it.
         self.addresses = (
             _address(ffi.addressof(lib, "csm_find")),
+            _address(ffi.addressof(lib, "csm_view_acquire")),
+            _address(ffi.addressof(lib, "csm_view_release")),
             _address(handle),
             _address(lib.csm_base(handle)),
             _address(lib.csm_base(handle)) + at,
@@ -201,15 +204,11 @@ class Segment:
 
     def view(self, key: bytes) -> tuple[int, memoryview] | None:
         """Return format and value of `key`, pinned: the memoryview is valid and unchanged for as long as it lives."""
-        out = ffi.new("csm_view **")
-        code = lib.csm_view_acquire(self.handle, key, len(key), out)
+        code, format, view = pin(self.addresses, self.handle, key)
         if code == lib.CSM_MISS:
             return None
         check(code, self.label)
-        view = out[0]
-        # Everything made from the buffer (slices, arrays) keeps `data` alive; the last one's end releases the pin.
-        data = ffi.gc(view.data, partial(_release, view, self.handle))
-        return view.format, memoryview(ffi.buffer(data, view.bytes)).toreadonly()
+        return format, memoryview(view)
 
     # ---- computing once
 
@@ -356,10 +355,6 @@ class Segment:
 
 def _address(pointer: Any) -> int:
     return int(ffi.cast("uintptr_t", pointer))
-
-
-def _release(view: Any, _handle: Any, _data: Any) -> None:
-    lib.csm_view_release(view)
 
 
 def cycle_error(label: str, chain: Sequence[str]) -> CycleError:

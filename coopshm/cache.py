@@ -21,7 +21,7 @@ import os
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Final, Generic, NamedTuple, TypeVar, cast
+from typing import Final, NamedTuple, cast
 
 from . import _segment, keys, others
 from ._front import Front
@@ -32,12 +32,10 @@ from .errors import DecodeError, EncodeError
 from .failures import decode_failure, encode_failure
 from .hot import MISSING, MODES, VALUE_BYTES_MAX, Tables, is_immutable
 from .stats import Stats, collect
-from .values import BYTES, FAILURE, PICKLE_BUFFERS, Codec, codec
+from .values import BYTES, FAILURE, OVER_MEMORY, Codec, NoCache, codec
 from .values import view as as_view
 
 __all__ = ["Cache", "NoCache"]
-
-T = TypeVar("T")
 
 log = logging.getLogger("coopshm")
 
@@ -53,22 +51,6 @@ _BYPASS_ENCODE: Final = _segment.STATS["bypass_encode"]
 _BYPASS_DECODE: Final = _segment.STATS["bypass_decode"]
 _MISSES: Final = _segment.STATS["misses"]
 _HOT_HITS: Final = _segment.STATS["hot_hits"]
-
-
-class NoCache(Generic[T]):
-    """Wraps a result of `fn` that is to be returned, to the caller and to all who wait for it, but not stored.
-
-    Args:
-        value: what the callers get.
-    """
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: T) -> None:
-        self.value = value
-
-    def __repr__(self) -> str:
-        return f"NoCache({self.value!r})"
 
 
 class _Frame(NamedTuple):
@@ -280,7 +262,7 @@ class Cache(Front):
     def _arrive(self, segment: Segment, generation: int) -> None:
         """This process has come to a generation: its hooks have run. Under the attachment's lock."""
         hot = _Hot(segment, generation, Tables())
-        self._attach(*segment.addresses)
+        self._attach(segment.addresses, segment.handle)
         self._enter(generation, hot.tables, hot.tables.scalars, hot.tables.others)
         self._hot = hot
 
@@ -299,7 +281,7 @@ class Cache(Front):
         format, size = found & 31, (found >> 5) & 0x3FFFFF
         payload: bytes | memoryview
         copied = False
-        if found > 0 and (format != PICKLE_BUFFERS or size < _PIN_FROM):
+        if found > 0 and (format not in OVER_MEMORY or size < _PIN_FROM):
             start = found >> 27 << 4
             payload = segment.memory[start : start + size].tobytes()
             copied = True
@@ -308,7 +290,7 @@ class Cache(Front):
             if view is None:
                 return MISSING
             format, payload = view
-            if format != PICKLE_BUFFERS:
+            if format not in OVER_MEMORY:
                 payload = payload.tobytes()
         if segment.generation() != generation:  # perhaps torn: nothing is decoded that was not checked
             return MISSING

@@ -8,6 +8,7 @@ is read: whoever reads an entry that another serializer wrote gets a DecodeError
     STR              UTF-8, lone surrogates included
     PICKLE           a pickle, protocol 5
     PICKLE_BUFFERS   a pickle whose large buffers follow it, see below
+    ARRAY            a NumPy array by itself, see arrays.py
     CUSTOM           what the `dumps` of the user's serializer returned
     JSON, MSGPACK    what they are called
     FAILURE          no value but an exception, see failures.py
@@ -29,29 +30,35 @@ from __future__ import annotations
 import pickle
 import struct
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
+from . import arrays
 from .config import SERIALIZERS, resolve_object
 from .errors import ConfigError, DecodeError, EncodeError, shorten, type_name
 from .failures import RemoteTraceback, decode_failure, encode_failure
 
 __all__ = [
+    "ARRAY",
     "BYTES",
     "CUSTOM",
     "FAILURE",
     "JSON",
     "MSGPACK",
+    "OVER_MEMORY",
     "PICKLE",
     "PICKLE_BUFFERS",
     "STR",
     "Codec",
     "Encoded",
+    "NoCache",
     "RemoteTraceback",
     "codec",
     "decode_failure",
     "encode_failure",
     "view",
 ]
+
+T = TypeVar("T")
 
 BYTES = 1
 STR = 2
@@ -60,7 +67,11 @@ PICKLE_BUFFERS = 4
 CUSTOM = 5
 JSON = 6
 MSGPACK = 7
+ARRAY = 8
 FAILURE = 16
+
+#: Formats whose values refer to their payload: large ones come back over shared memory.
+OVER_MEMORY: Final = frozenset((PICKLE_BUFFERS, ARRAY))
 
 _ALIGNMENT = 64
 
@@ -73,6 +84,22 @@ _OUT_OF_BAND_MIN = 1024
 _HEAD = struct.Struct("<IIQ")
 _LENGTH = struct.Struct("<Q")
 _ZEROS = bytes(_ALIGNMENT)
+
+
+class NoCache(Generic[T]):
+    """Wraps a result of `fn` that is to be returned, to the caller and to all who wait for it, but not stored.
+
+    Args:
+        value: what the callers get.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"NoCache({self.value!r})"
 
 
 class Encoded(NamedTuple):
@@ -162,6 +189,9 @@ class _PickleCodec:
             return Encoded(BYTES, (value,))
         if type(value) is str:
             return Encoded(STR, (value.encode("utf-8", "surrogatepass"),))
+        pieces = arrays.encode(value, _OUT_OF_BAND_MIN)
+        if pieces is not None:
+            return Encoded(ARRAY, pieces)
         buffers: list[memoryview] = []
 
         def stays_in_band(buffer: pickle.PickleBuffer) -> bool:
@@ -186,6 +216,8 @@ class _PickleCodec:
         try:
             if format == PICKLE:
                 return pickle.loads(data)
+            if format == ARRAY:
+                return arrays.decode(data)
             if format == STR:
                 return str(data, "utf-8", "surrogatepass")
             if format == BYTES:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from coopshm.errors import DecodeError, EncodeError
 from coopshm.values import (
+    ARRAY,
     BYTES,
     CUSTOM,
     FAILURE,
@@ -117,10 +118,11 @@ def test_a_subclass_of_str_keeps_its_type():
     [
         (1, PICKLE),
         (np.zeros(1023, "u1"), PICKLE),
-        (np.zeros(1024, "u1"), PICKLE_BUFFERS),
+        (np.zeros(1024, "u1"), ARRAY),
+        (np.zeros(1024, [("a", "u1")]), PICKLE_BUFFERS),
         ([np.zeros(10), np.zeros(1000)], PICKLE_BUFFERS),
     ],
-    ids=["int", "small array", "large array", "both"],
+    ids=["int", "small array", "large array", "with fields", "both"],
 )
 def test_only_large_buffers_are_kept_out_of_the_pickle(value, format):
     assert PICKLE_CODEC.encode(value).format == format
@@ -161,9 +163,12 @@ def test_arrays_come_back_read_only_aligned_and_without_a_copy(specs):
             assert not np.shares_memory(back, whole)
 
 
-def test_a_read_only_array_cannot_be_made_writable():
-    encoded = PICKLE_CODEC.encode(np.zeros(1000))
-    back = PICKLE_CODEC.decode(encoded.format, bytearray(payload(encoded)))
+@pytest.mark.parametrize(
+    ("value", "buffer"), [(np.zeros(1000), bytes), (np.zeros(1000, [("a", "f8")]), bytearray)], ids=["array", "pickle"]
+)
+def test_a_read_only_array_cannot_be_made_writable(value, buffer):
+    encoded = PICKLE_CODEC.encode(value)
+    back = PICKLE_CODEC.decode(encoded.format, buffer(payload(encoded)))
     with pytest.raises(ValueError, match="read-only"):
         back[0] = 1
     with pytest.raises(ValueError, match="WRITEABLE"):
@@ -175,10 +180,28 @@ def test_a_strided_array_comes_back_too():
     assert np.array_equal(round_trip(PICKLE_CODEC, array), array)
 
 
-def test_an_array_that_numpy_does_not_hand_out_comes_back_as_a_copy():
-    array = np.arange(1000).astype("M8[s]")
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(1000).astype("M8[s]"),
+        np.arange(1000).astype("m8[ns]"),
+        np.array(["ü", "text"] * 300),
+        np.array([b"a", b"bytes"] * 300),
+        np.asfortranarray(np.arange(6000.0).reshape(2, 3, 1000)),
+        np.arange(6000, dtype=">i4").reshape(20, 300),
+        np.zeros((1000, 2), np.complex64).T,
+        np.zeros((2,) * 12),
+        np.ones(1000, bool),
+        np.zeros(500, np.dtype("f8", metadata={"unit": "m"})),
+        np.array([{"object": 1}] * 200),
+        np.zeros(1000, [("x", "f4"), ("y", "O")]),
+    ],
+    ids=lambda array: str(array.dtype),
+)
+def test_arrays_of_all_kinds_come_back(array):
     back = round_trip(PICKLE_CODEC, array)
-    assert back.dtype == array.dtype
+    assert type(back) is np.ndarray
+    assert (back.dtype, back.shape, back.flags.fnc) == (array.dtype, array.shape, array.flags.fnc)
     assert np.array_equal(back, array)
 
 
@@ -303,6 +326,17 @@ def test_a_damaged_payload_is_a_decode_error_or_another_value(data):
     damaged[position] ^= 1 << data.draw(st.integers(0, 7))
     with contextlib.suppress(DecodeError):
         PICKLE_CODEC.decode(PICKLE_BUFFERS, bytes(damaged))
+
+
+@untimed
+@given(st.data())
+def test_a_damaged_array_is_a_decode_error_or_another_array(data):
+    damaged = bytearray(payload(PICKLE_CODEC.encode(np.arange(600.0).reshape(20, 30))))
+    for _ in range(data.draw(st.integers(1, 3))):
+        damaged[data.draw(st.integers(0, 63))] = data.draw(st.integers(0, 255))
+    end = data.draw(st.sampled_from([len(damaged), len(damaged) - 1, 63, 0]))
+    with contextlib.suppress(DecodeError):
+        assert type(PICKLE_CODEC.decode(ARRAY, bytes(damaged[:end]))) is np.ndarray
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,19 @@ def test_arrays_are_aligned_and_share_memory(cache) -> None:
     assert (first[0] == np.arange(100_000)).all()
 
 
+def test_an_array_over_the_arena_cannot_be_made_writable(cache) -> None:
+    c = cache()
+    c.cached("k", lambda: np.arange(50_000))
+    array = c.cached("k", lambda: pytest.fail("stored"))
+    assert c.stats().pinned_chunks > 0
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        array.flags.writeable = True
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 1
+    with pytest.raises((TypeError, ValueError)):
+        memoryview(array.base)[0] = 1
+
+
 def test_a_batch_of_views_leaks_no_pins(cache) -> None:
     c = cache()
     c.cached("k", lambda: np.arange(10_000))

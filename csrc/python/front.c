@@ -1,7 +1,7 @@
 /* front.c: coopshm._front, the way of a hit.
  *
  * A hit must cost about what functools.lru_cache costs, and a Python function of a dozen lines costs four times that. So the
- * part that every call goes through is here, over the stable ABI of CPython 3.10 (setup.py asks for it): find the value among the hot objects of this process;
+ * part that every call goes through is here, over the stable ABI where that has buffers (setup.py asks for it, from CPython 3.11 on): find the value among the hot objects of this process;
  * else find the entry in shared memory, copy it, decode it; else call the method `_cached`, where everything else is.
  *
  * Exact with respect to resets, in three places that look alike: what was found counts only if the generation, loaded
@@ -12,7 +12,7 @@
  * process. Python code runs only in `decode`, `_keep`, `_drain` and `_cached`, after which nothing is believed that was read
  * before. The core's handle and its mapping are never freed.
  *
- * It knows of the core one function and three addresses, handed over by `attach`: coopshm._core is another shared object. */
+ * It knows of the core what `attach` hands over, since coopshm._core is another shared object. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -21,24 +21,34 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "api.h"
+
 /* Formats of values.py that matter here. */
-enum { FORMAT_BYTES = 1, FORMAT_BUFFERS = 4 };
+enum { FORMAT_BYTES = 1, FORMAT_BUFFERS = 4, FORMAT_ARRAY = 8 };
 /* Longer encodings than this are left to Python. */
 enum { KEY_ROOM = 512, KEY_DEPTH = 4 };
 /* Hits that a process counts by itself before `_drain` adds them to its row, where others see them. */
 enum { DRAIN_AT = 4096 };
-/* Values with buffers come back over shared memory from this size on, and that is Python's part; below, over a copy. A pin,
+/* Values that refer to their payload come back over shared memory from this size on, and that is Python's part; below, over a copy. A pin,
  * with its view object, costs about as much as copying this much. */
 enum { PIN_FROM = 16 * 1024 };
 
-typedef int64_t find_function(void *handle, const char *key, size_t key_bytes);
+/* A segment, as the core knows it. */
+typedef struct {
+    __typeof__(csm_find) *find;
+    __typeof__(csm_view_acquire) *acquire;
+    __typeof__(csm_view_release) *release;
+    csm *handle;
+    const unsigned char *base;
+    const uint64_t *word; /* the generation now */
+    PyObject *owner;      /* keeps the handle from being left */
+} Core;
+
+static bool is_over_memory(int format) { return format == FORMAT_BUFFERS || format == FORMAT_ARRAY; }
 
 typedef struct {
     PyObject_HEAD
-    find_function *find;
-    void *handle;
-    const unsigned char *base;
-    const uint64_t *word;  /* the generation now */
+    Core core;
     uint64_t entered;      /* the one whose hooks have run; 0: none */
     PyObject *tables;      /* hot objects: hot.py's object, with these two of its: */
     PyObject *scalars;     /*   str, bytes or int -> value */
@@ -50,7 +60,7 @@ typedef struct {
 } Front;
 
 /* One interpreter: the core has no state for another one either. */
-static PyObject *front_type, *name_cached, *name_drain, *name_keep, *caches, *open_cache, *decode_error;
+static PyObject *front_type, *view_type, *name_cached, *name_drain, *name_keep, *caches, *open_cache, *decode_error;
 
 /* ---- generations */
 
@@ -58,6 +68,58 @@ static bool is_now(const uint64_t *word, uint64_t generation) {
     __atomic_thread_fence(__ATOMIC_ACQUIRE); /* what was copied before was loaded before */
     return __atomic_load_n(word, __ATOMIC_ACQUIRE) == generation;
 }
+
+/* ---- views: values over shared memory */
+
+/* Pinned bytes, as long as it lives; and whatever refers to its buffer (a slice, an array) keeps it alive. */
+typedef struct {
+    PyObject_HEAD
+    csm_view *view;
+    __typeof__(csm_view_release) *release;
+    PyObject *owner;
+} View;
+
+/* Takes over `view`. No thread of Python's runs between the pin and this, so none can fork in between. */
+static PyObject *view_of(const Core *core, csm_view *view) {
+    View *self = PyObject_New(View, (PyTypeObject *)view_type);
+    if (!self) {
+        core->release(view);
+        return NULL;
+    }
+    self->view = view;
+    self->release = core->release;
+    self->owner = core->owner;
+    Py_INCREF(self->owner);
+    return (PyObject *)self;
+}
+
+static int view_getbuffer(PyObject *object, Py_buffer *buffer, int flags) {
+    csm_view *view = ((View *)object)->view;
+    return PyBuffer_FillInfo(buffer, object, (void *)view->data, (Py_ssize_t)view->bytes, 1, flags);
+}
+
+static void view_dealloc(PyObject *object) {
+    View *self = (View *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    self->release(self->view);
+    Py_DECREF(self->owner);
+    PyObject_Free(object);
+    Py_DECREF(type);
+}
+
+static PyType_Slot view_slots[] = {
+    {Py_tp_doc, "A value over shared memory, which does not change while this lives."},
+    {Py_bf_getbuffer, view_getbuffer},
+    {Py_tp_dealloc, view_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec view_spec = {
+    .name = "coopshm._front.View",
+    .basicsize = sizeof(View),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = view_slots,
+};
 
 /* ---- keys */
 
@@ -160,7 +222,7 @@ static PyObject *find_hot(Front *self, PyObject *key) {
         return NULL;
     }
     if (!value) PyErr_Clear(); /* python -bb, where "k" and b"k" are not to be compared */
-    if (!value || !is_now(self->word, self->entered)) return NULL;
+    if (!value || !is_now(self->core.word, self->entered)) return NULL;
     Py_INCREF(value);
     self->hot_hits++;
     return value;
@@ -200,27 +262,45 @@ static PyObject *keep(Front *self, PyObject *tables, PyObject *key, PyObject *va
     return value;
 }
 
+/* The payload of an entry that is large, or is to be handed out without a copy: bytes, or a View. */
+static PyObject *pinned(const Core *core, const Encoded *key, uint64_t generation, int *format) {
+    csm_view *view;
+    if (core->acquire(core->handle, key->at, key->n, &view) != CSM_OK) return NULL;
+    *format = (int)view->format;
+    if (view->generation != generation) {
+        core->release(view);
+        return NULL;
+    }
+    if (is_over_memory(*format)) return view_of(core, view);
+    PyObject *payload = PyBytes_FromStringAndSize((const char *)view->data, (Py_ssize_t)view->bytes);
+    core->release(view);
+    return payload;
+}
+
 static PyObject *find_stored(Front *self, PyObject *key) {
     Encoded data;
     data.n = 0;
     if (!self->entered || !encode(&data, key, 0)) return NULL;
     /* What this call believes in from here on. By the time a decoder returns, another thread (or the decoder itself) may have
      * entered the next generation, and then the value is neither to be returned nor to be kept there. */
-    const uint64_t *word = self->word, generation = self->entered;
-    int64_t found = self->find(self->handle, data.at, data.n);
-    if (found <= 0) return NULL;
-    const char *at = (const char *)self->base + (found >> 27 << 4);
+    const uint64_t *word = self->core.word, generation = self->entered;
+    int64_t found = self->core.find(self->core.handle, data.at, data.n);
+    if (found == 0) return NULL;
     Py_ssize_t size = (Py_ssize_t)(found >> 5 & 0x3fffff);
     int format = (int)(found & 31);
-    if (format == FORMAT_BUFFERS && size >= PIN_FROM) return NULL;
-    PyObject *tables = self->tables, *value = PyBytes_FromStringAndSize(at, size);
+    bool copied = found > 0 && (!is_over_memory(format) || size < PIN_FROM);
+    PyObject *value, *tables = self->tables;
+    if (copied)
+        value = PyBytes_FromStringAndSize((const char *)self->core.base + (found >> 27 << 4), size);
+    else
+        value = pinned(&self->core, &data, generation, &format);
     Py_INCREF(tables);
     if (value && !is_now(word, generation)) Py_CLEAR(value); /* perhaps torn: it never happened */
     if (value && format != FORMAT_BYTES) {
         value = decode(self, format, value);
         if (value && !is_now(word, generation)) Py_CLEAR(value);
     }
-    if (value && is_kept(self, key, value, size)) value = keep(self, tables, key, value, size);
+    if (value && copied && is_kept(self, key, value, size)) value = keep(self, tables, key, value, size);
     Py_DECREF(tables);
     return value;
 }
@@ -285,19 +365,31 @@ static PyObject *module_cached(PyObject *module, PyObject *const *args, Py_ssize
     return value;
 }
 
-PyDoc_STRVAR(attach_doc, "_attach($self, find, handle, base, word, /)\n--\n\n"
-"Go on with a segment: addresses of csm_find, of its handle, of its mapping and of its generation.\n"
-"It is not entered yet.");
+PyDoc_STRVAR(attach_doc, "_attach($self, addresses, owner, /)\n--\n\n"
+"Go on with a segment, which is not entered yet. `addresses` are those of csm_find, csm_view_acquire, csm_view_release, of the\n"
+"handle, the mapping, and the generation; `owner` keeps the handle.");
+
+static bool parse_core(PyObject *args, const char *format, Core *core, const char **key, Py_ssize_t *n) {
+    unsigned long long find, acquire, release, handle, base, word;
+    if (!PyArg_ParseTuple(args, format, &find, &acquire, &release, &handle, &base, &word, &core->owner, key, n)) return false;
+    core->find = (__typeof__(csm_find) *)(uintptr_t)find;
+    core->acquire = (__typeof__(csm_view_acquire) *)(uintptr_t)acquire;
+    core->release = (__typeof__(csm_view_release) *)(uintptr_t)release;
+    core->handle = (csm *)(uintptr_t)handle;
+    core->base = (const unsigned char *)(uintptr_t)base;
+    core->word = (const uint64_t *)(uintptr_t)word;
+    return true;
+}
 
 static PyObject *front_attach(PyObject *object, PyObject *args) {
-    unsigned long long find, handle, base, word;
     Front *self = (Front *)object;
-    if (!PyArg_ParseTuple(args, "KKKK", &find, &handle, &base, &word)) return NULL;
+    Core core;
+    if (!parse_core(args, "(KKKKKK)O", &core, NULL, NULL)) return NULL;
+    PyObject *old = self->core.owner;
+    Py_INCREF(core.owner);
     self->entered = 0;
-    self->find = (find_function *)(uintptr_t)find;
-    self->handle = (void *)(uintptr_t)handle;
-    self->base = (const unsigned char *)(uintptr_t)base;
-    self->word = (const uint64_t *)(uintptr_t)word;
+    self->core = core;
+    Py_XDECREF(old);
     Py_RETURN_NONE;
 }
 
@@ -317,7 +409,7 @@ static PyObject *front_enter(PyObject *object, PyObject *args) {
     self->tables = tables;
     self->scalars = scalars;
     self->others = others;
-    self->entered = self->word ? generation : 0;
+    self->entered = self->core.word ? generation : 0;
     for (int i = 0; i < 3; i++) Py_XDECREF(old[i]); /* last: what ends with it may run code */
     Py_RETURN_NONE;
 }
@@ -359,6 +451,7 @@ static int front_init(PyObject *object, PyObject *args, PyObject *kwargs) {
 static int front_traverse(PyObject *object, visitproc visit, void *arg) {
     Front *self = (Front *)object;
     Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->core.owner);
     Py_VISIT(self->tables);
     Py_VISIT(self->scalars);
     Py_VISIT(self->others);
@@ -369,6 +462,7 @@ static int front_traverse(PyObject *object, visitproc visit, void *arg) {
 static int front_clear(PyObject *object) {
     Front *self = (Front *)object;
     self->entered = 0;
+    Py_CLEAR(self->core.owner);
     Py_CLEAR(self->tables);
     Py_CLEAR(self->scalars);
     Py_CLEAR(self->others);
@@ -419,6 +513,23 @@ static PyObject *module_bind(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(pin_doc, "pin(addresses, owner, key, /)\n--\n\n"
+"Pin the value of an encoded key. Return csm_view_acquire's code, and if that is CSM_OK the format and a View, else 0 and None.");
+
+static PyObject *module_pin(PyObject *module, PyObject *args) {
+    (void)module;
+    Core core;
+    const char *key;
+    Py_ssize_t n;
+    csm_view *view;
+    if (!parse_core(args, "(KKKKKK)Oy#", &core, &key, &n)) return NULL;
+    int code = core.acquire(core.handle, key, (size_t)n, &view);
+    if (code != CSM_OK) return Py_BuildValue("(iiO)", code, 0, Py_None);
+    int format = (int)view->format;
+    PyObject *found = view_of(&core, view);
+    return found ? Py_BuildValue("(iiN)", code, format, found) : NULL;
+}
+
 PyDoc_STRVAR(encode_doc, "encode_key(key, /)\n--\n\n"
 "Return the encoding of `key` as keys.py defines it, or None for a key that is left to that.");
 
@@ -433,6 +544,7 @@ static PyObject *module_encode(PyObject *module, PyObject *key) {
 static PyMethodDef module_methods[] = {
     {"cached", (PyCFunction)(void (*)(void))module_cached, METH_FASTCALL, module_cached_doc},
     {"bind", module_bind, METH_VARARGS, bind_doc},
+    {"pin", module_pin, METH_VARARGS, pin_doc},
     {"encode_key", module_encode, METH_O, encode_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -449,7 +561,8 @@ PyMODINIT_FUNC PyInit__front(void) {
     name_keep = PyUnicode_InternFromString("_keep");
     caches = PyDict_New();
     front_type = PyType_FromSpec(&front_spec);
-    if (!name_cached || !name_drain || !name_keep || !caches || !front_type) goto failed;
+    view_type = PyType_FromSpec(&view_spec);
+    if (!name_cached || !name_drain || !name_keep || !caches || !front_type || !view_type) goto failed;
     Py_INCREF(front_type);
     if (PyModule_AddObject(module, "Front", front_type) == 0) return module;
     Py_DECREF(front_type);
