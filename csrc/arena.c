@@ -120,16 +120,16 @@ static void add_hole_locked(csm *h, struct csm_epoch *epoch, uint64_t first, uin
 
 static bool reserve_hole_locked(csm *h, struct csm_epoch *epoch, struct csm_flight *flight, uint64_t granules,
                                 uint64_t *extent) {
-    uint64_t n = holes_used(epoch), best = n, best_size = UINT64_MAX;
+    uint64_t n = holes_used(epoch), best = n, best_size = UINT64_MAX, first = 0;
     for (uint64_t i = 0; i < n; i++) {
         uint64_t hole = csm_load(&epoch->holes[i]), size = csm_extent_granules(hole);
         if (size >= granules && size < best_size && csm_extent_end(hole) <= h->granules) {
             best = i;
             best_size = size;
+            first = csm_extent_first(hole); /* what was checked, not what a second look might find */
         }
     }
     if (best == n) return false;
-    uint64_t first = csm_extent_first(csm_load(&epoch->holes[best]));
     *extent = csm_extent(first, granules);
     csm_store(&flight->reserved, *extent);
     csm_store_release(&epoch->holes[best],
@@ -145,22 +145,24 @@ static bool can_enter_locked(csm *h, uint64_t generation, uint64_t chunk) {
 
 /* The run is [first, end of chunk `end_chunk`). Stored before the chunks are marked: a crash in between is repaired
  * by marking all chunks of the run. */
-static void set_run_locked(csm *h, uint64_t generation, struct csm_epoch *epoch, uint64_t first, uint64_t end_chunk) {
+static uint64_t set_run_locked(csm *h, uint64_t generation, struct csm_epoch *epoch, uint64_t first, uint64_t end_chunk) {
     csm_store_release(&epoch->run, csm_run(first, end_chunk));
     for (uint64_t chunk = csm_chunk_of(h, first); chunk < end_chunk; chunk++)
         csm_store(&h->chunks[chunk].entered, generation);
+    return csm_run(first, end_chunk);
 }
 
-/* Makes the run hold `granules`; false when no stretch of chunks can. */
-static bool grow_run_locked(csm *h, uint64_t generation, struct csm_epoch *epoch, uint64_t granules) {
-    uint64_t run = csm_load(&epoch->run), first = csm_run_first(run), end = csm_arena_run_end(h, run);
+/* Makes the run hold `granules`, and says where it then begins; false when no stretch of chunks can. `run` is what the caller
+ * found: nothing here is looked at twice. */
+static bool grow_run_locked(csm *h, uint64_t generation, struct csm_epoch *epoch, uint64_t granules, uint64_t *run_io) {
+    uint64_t run = *run_io, first = csm_run_first(run), end = csm_arena_run_end(h, run);
     uint64_t chunk = csm_min(csm_run_chunk(run), h->geo.chunks);
     while (end < first + granules && chunk < h->geo.chunks && can_enter_locked(h, generation, chunk)) {
         chunk++;
         end = csm_min(chunk * h->chunk_granules, h->granules);
     }
     if (end >= first + granules) {
-        set_run_locked(h, generation, epoch, first, chunk);
+        *run_io = set_run_locked(h, generation, epoch, first, chunk);
         return true;
     }
     /* Elsewhere: first fit. Chunks that were pinned when the run passed them may be free by now. */
@@ -175,7 +177,7 @@ static bool grow_run_locked(csm *h, uint64_t generation, struct csm_epoch *epoch
         if (size < granules) continue;
         uint64_t rest = csm_arena_run_end(h, run);
         if (rest > first) add_hole_locked(h, epoch, first, rest - first);
-        set_run_locked(h, generation, epoch, from * h->chunk_granules, c + 1);
+        *run_io = set_run_locked(h, generation, epoch, from * h->chunk_granules, c + 1);
         return true;
     }
     return false;
@@ -190,12 +192,11 @@ int csm_arena_reserve_locked(csm *h, uint64_t generation, struct csm_flight *fli
     if (csm_run_first(run) + granules > end) {
         uint64_t refused = csm_load(&epoch->refused), now = csm_now_ns();
         if (refused && granules >= refused && now - csm_load(&epoch->refused_ns) < RETRY_NS) return CSM_FULL_ARENA;
-        if (!grow_run_locked(h, generation, epoch, granules)) {
+        if (!grow_run_locked(h, generation, epoch, granules, &run)) {
             if (!refused || granules < refused) csm_store(&epoch->refused, granules);
             csm_store(&epoch->refused_ns, now);
             return CSM_FULL_ARENA;
         }
-        run = csm_load(&epoch->run);
     }
     *extent = csm_extent(csm_run_first(run), granules);
     csm_store(&flight->reserved, *extent);

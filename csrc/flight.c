@@ -57,8 +57,9 @@ void csm_flight_free_locked(csm *h, uint32_t f) {
 
 static void vacate_locked(csm *h, uint64_t generation, uint32_t f) {
     struct csm_flight *flight = &h->flights[f];
+    uint64_t slot = csm_load(&flight->slot); /* it was in range when the flight was found live; that was another look */
     csm_arena_return_locked(h, generation, flight);
-    csm_index_vacate_locked(h, generation, csm_load(&flight->slot)); /* the commit */
+    if (slot < h->geo.slots) csm_index_vacate_locked(h, generation, slot); /* the commit */
     csm_flight_free_locked(h, f);
 }
 
