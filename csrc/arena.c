@@ -16,7 +16,7 @@ static const uint64_t RETRY_NS = 100000000;
 static const uint64_t BACK_STEP = 1 << 20;
 
 bool csm_arena_is_pinned(csm *h, uint64_t chunk) {
-    uint64_t rows = csm_min(csm_load_acquire(&h->header->rows_used), h->geo.rows);
+    uint32_t rows = csm_process_rows(h);
     for (uint32_t row = 0; row < rows; row++) {
         struct csm_row *r = &h->rows[row];
         /* SYNC pin: pairs with csm_arena_pin. The pinner stores its pin and then loads the generation; the resetter
@@ -55,16 +55,20 @@ static int back_range(csm *h, uint64_t first, uint64_t end) {
     return CSM_OK;
 }
 
+/* What `backed` says when every page of the chunk is there. Not just 1: what said so wrongly would cost a SIGBUS, so a damaged word
+ * must not be able to look like it. */
+static uint64_t backed_mark(csm *h, uint64_t chunk) { return (h->secret[0] + chunk * UINT64_C(0x9e3779b97f4a7c15)) | 1; }
+
 int csm_arena_back(csm *h, uint64_t extent) {
     uint64_t first = csm_extent_first(extent), end = csm_extent_end(extent);
     for (uint64_t chunk = csm_chunk_of(h, first); chunk <= csm_chunk_of(h, end - 1); chunk++) {
         struct csm_chunk *c = &h->chunks[chunk];
-        if (csm_load_acquire(&c->backed)) continue;
+        if (csm_load_acquire(&c->backed) == backed_mark(h, chunk)) continue;
         uint64_t from = chunk * h->chunk_granules, to = csm_min(from + h->chunk_granules, h->granules);
         /* The whole chunk, so that the next entries need no system call. Idempotent and it changes no byte that
          * somebody has written: two processes may do it at once, one may die half-way. */
         if (back_range(h, from * CSM_GRANULE, to * CSM_GRANULE) == CSM_OK) {
-            csm_store_release(&c->backed, 1);
+            csm_store_release(&c->backed, backed_mark(h, chunk));
             continue;
         }
         /* Not enough for the chunk: perhaps for the pages of this extent. */

@@ -182,7 +182,7 @@ void csm_count(csm *h, int stat, uint64_t n) {
 }
 
 static void describe_rows(csm *h, csm_info *out) {
-    out->rows_used = csm_min(csm_load_acquire(&h->header->rows_used), h->geo.rows);
+    out->rows_used = csm_process_rows(h);
     for (uint32_t row = 0; row < out->rows_used; row++) {
         struct csm_row *r = &h->rows[row];
         for (uint32_t i = 0; i < CSM_STAT_WORDS; i++) out->stats[i] += csm_load(&r->stats[i]);
@@ -234,7 +234,7 @@ void csm_describe(csm *h, csm_info *out) {
 
 int64_t csm_entries(csm *h, uint64_t generation, uint64_t *cursor, unsigned char *buffer, uint64_t capacity) {
     uint64_t written = 0, end = csm_load_acquire(&csm_epoch_of(h, generation)->entries);
-    end = csm_min(end, csm_load_acquire(&h->header->log_backed) / sizeof *h->log);
+    end = csm_min(end, csm_index_log_room(h));
     if (csm_generation(h) != generation) return CSM_STALE;
     for (end = csm_min(end, h->geo.max_items); *cursor < end; ++*cursor) {
         struct csm_found found;

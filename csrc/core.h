@@ -47,6 +47,8 @@ struct csm {
     pthread_mutex_t mutex;     /* winning a row; fork */
     uint64_t device, inode;    /* of the object, to notice when somebody closed `fd` behind our back */
     bool kept[CSM_MAX_CHUNKS]; /* chunks whose pins were kept for a child that got no row */
+    uint64_t rows_known;       /* rows whose pages are there for certain: this process has made sure */
+    uint64_t log_known;        /* bytes of the log, likewise */
     uint64_t reaped_ns;        /* when this process last looked for flights of the dead */
     int child_fd;              /* between fork's prepare and child handlers */
     uint32_t child_row;

@@ -29,8 +29,6 @@ static const uint64_t SENTINEL_SLICE_NS = 10000000;
 static const uint64_t WAITER_SLICE_NS = 50000000;
 /* One claim in so many looks whether the object still has its name. */
 enum { LOOK_MASK = 15 };
-/* The log's pages are reserved this far ahead of its end, outside the lock. */
-static const uint64_t LOG_STEP = 64 * 1024;
 
 /* ---- what a flight is ---- */
 
@@ -423,21 +421,6 @@ static int publish_outcome_locked(csm *h, csm_call *call, uint64_t slot, int kin
     return reason;
 }
 
-/* Reserves the log's next pages. Not under the lock. */
-static int back_log(csm *h) {
-    uint64_t have = csm_load_acquire(&h->header->log_backed), all = h->geo.rows_off - h->geo.log_off;
-    uint64_t step = csm_min(LOG_STEP, all - csm_min(have, all));
-    struct stat st;
-    if (step == 0) return CSM_OK;
-    if (!csm_process_stat(h, &st)) return CSM_NO_SPACE;
-    int rc;
-    do rc = posix_fallocate(h->fd, (off_t)(h->geo.log_off + have), (off_t)step);
-    while (rc == EINTR);
-    if (rc != 0) return CSM_NO_SPACE;
-    csm_raise(&h->header->log_backed, have + step);
-    return CSM_OK;
-}
-
 static void copy_entry(csm *h, const struct csm_flight *flight, uint64_t slot, uint64_t place, const void *key,
                        size_t key_bytes, const csm_piece *pieces, size_t n, uint64_t bytes) {
     unsigned char *entry = h->arena + place * CSM_GRANULE;
@@ -476,9 +459,9 @@ static int publish_entry_locked(csm *h, csm_call *call, uint64_t slot, uint64_t 
         entries = csm_load(&epoch->entries);
         if (entries >= h->geo.max_items) {
             code = CSM_FULL_ITEMS;
-        } else if ((entries + 1) * sizeof *h->log > csm_load(&h->header->log_backed)) {
+        } else if ((entries + 1) * sizeof *h->log > csm_load(&h->log_known)) {
             csm_unlock(h);
-            code = back_log(h);
+            code = csm_index_back_log(h, entries + 1);
             continue;
         }
         break;

@@ -2,7 +2,15 @@
  *
  * What if a process dies here: every transition is one store of the control word. What it needs is stored before and
  * means nothing without it; what follows from it (counters) is redone by csm_index_repair_locked. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include "index.h"
+
+#include "process.h"
+
+#include <errno.h>
+#include <fcntl.h>
 
 static inline uint64_t home_of(csm *h, struct csm_hash hash) {
     return (uint64_t)(((unsigned __int128)hash.hi * h->geo.slots) >> 64);
@@ -129,6 +137,37 @@ void csm_index_vacate_locked(csm *h, uint64_t generation, uint64_t slot) {
     }
 }
 
+/* ---- the log */
+
+/* Its pages are reserved this far ahead of its end. */
+static const uint64_t LOG_STEP = 64 * 1024;
+
+/* Pages that are there already cost a look at each. */
+static int back_log(csm *h, uint64_t end) {
+    const uint64_t most = 1 << 20; /* a long call could not be interrupted without undoing its work */
+    struct stat st;
+    end = csm_min(end, h->geo.rows_off - h->geo.log_off);
+    if (csm_load_acquire(&h->log_known) >= end) return CSM_OK;
+    if (!csm_process_stat(h, &st)) return CSM_NO_SPACE;
+    for (uint64_t at; (at = csm_load_acquire(&h->log_known)) < end;) {
+        uint64_t n = csm_min(end - at, most);
+        int rc = posix_fallocate(h->fd, (off_t)(h->geo.log_off + at), (off_t)n);
+        if (rc == EINTR) continue;
+        if (rc != 0) return CSM_NO_SPACE;
+        csm_raise(&h->log_known, at + n);
+        csm_raise(&h->header->log_backed, at + n);
+    }
+    return CSM_OK;
+}
+
+int csm_index_back_log(csm *h, uint64_t entries) { return back_log(h, csm_round(entries * sizeof *h->log, LOG_STEP)); }
+
+uint64_t csm_index_log_room(csm *h) {
+    /* What others say they reserved is made sure of, once; if it cannot be, their word is damaged. */
+    back_log(h, csm_load_acquire(&h->header->log_backed));
+    return csm_load_acquire(&h->log_known) / sizeof *h->log;
+}
+
 static void count_commit_locked(struct csm_epoch *epoch, uint64_t entries) {
     /* Absolute values, so that doing it twice is doing it once. Bytes first: `entries` says that both are done. */
     csm_store_release(&epoch->bytes_used, csm_load(&epoch->next_bytes_used)); /* not before the commit */
@@ -154,7 +193,7 @@ void csm_index_commit_locked(csm *h, uint64_t generation, uint64_t entries, uint
 void csm_index_repair_locked(csm *h, uint64_t generation) {
     struct csm_epoch *epoch = csm_epoch_of(h, generation);
     uint64_t at = csm_load(&epoch->entries);
-    if (at >= h->geo.max_items || (at + 1) * sizeof *h->log > csm_load(&h->header->log_backed)) return;
+    if (at >= h->geo.max_items || at >= csm_index_log_room(h)) return;
     /* A record at the end of the log is a commit under way or, if its slot is not full, one that never happened. It
      * cannot be an old one of this generation: each commit overwrites it and moves the end. */
     uint64_t record = csm_load(&h->log[at]), slot = record & UINT32_MAX;

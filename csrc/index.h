@@ -46,6 +46,12 @@ void csm_index_commit_locked(csm *h, uint64_t generation, uint64_t entries, uint
 /* Finishes a commit whose process died between the commit word and the counters. */
 void csm_index_repair_locked(csm *h, uint64_t generation);
 
+/* Makes the pages of the log's first `entries` records sure, and of some more. Not under the lock. CSM_OK or CSM_NO_SPACE. */
+int csm_index_back_log(csm *h, uint64_t entries);
+
+/* How many records of the log have their pages. */
+uint64_t csm_index_log_room(csm *h);
+
 /* Reads and bounds-checks a full slot of `generation`. */
 bool csm_index_entry(csm *h, uint64_t generation, uint64_t slot, struct csm_found *out, uint32_t *key_bytes);
 

@@ -136,7 +136,7 @@ struct csm_outcome {
 
 struct csm_chunk {
     uint64_t entered; /* L  generation in which the allocator last entered it */
-    uint64_t backed;  /* A  1: every page is there, for good */
+    uint64_t backed;  /* A  a mark (arena.c): every page is there, for good */
 };
 
 /* All that begins anew with a generation. There are two; generation & 1 tells which one is in force. A reset
@@ -202,8 +202,8 @@ struct csm_header {
     uint64_t flight_hint;  /* L  no lower flight is free */
     uint64_t flights_used; /* L  high-water mark */
     uint64_t nodes_used;   /* A  high-water mark */
-    uint64_t rows_used;    /* A  high-water mark: rows below it have their page */
-    uint64_t log_backed;   /* A  bytes of the log whose pages are there */
+    uint64_t rows_used;    /* A  high-water mark: rows below it have their page; believed by csm_process_rows only */
+    uint64_t log_backed;   /* A  bytes of the log whose pages are there; believed by csm_index_log_room only */
     uint64_t pad5[2];
     struct csm_epoch epoch[2];
 };

@@ -46,11 +46,26 @@ bool csm_process_row_held(csm *h, uint32_t row) {
     return !csm_process_stat(h, &st); /* nor on the answer of another file */
 }
 
+uint32_t csm_process_rows(csm *h) {
+    uint64_t known = csm_load_acquire(&h->rows_known);
+    uint64_t used = csm_min(csm_load_acquire(&h->header->rows_used), h->geo.rows);
+    if (used <= known) return (uint32_t)known; /* a mark that was lowered is damaged: rows stay */
+    struct stat st;
+    if (!csm_process_stat(h, &st)) return (uint32_t)known;
+    int rc;
+    do rc = posix_fallocate(h->fd, (off_t)(h->geo.rows_off + known * sizeof(struct csm_row)),
+                            (off_t)((used - known) * sizeof(struct csm_row)));
+    while (rc == EINTR);
+    if (rc != 0) return (uint32_t)known; /* pages that are there cost none, so the mark is damaged */
+    csm_raise(&h->rows_known, used);
+    return (uint32_t)used;
+}
+
 bool csm_process_alive(csm *h, uint64_t owner) {
     owner &= (UINT64_C(1) << CSM_OWNER_BITS) - 1;
     if (owner == csm_self(h) && owner) return true;
     uint64_t row = (owner >> 40) - 1; /* 0 wraps to a row that cannot be */
-    if (row >= h->geo.rows || row >= csm_load_acquire(&h->header->rows_used)) return false;
+    if (row >= h->geo.rows || row >= csm_process_rows(h)) return false;
     if ((csm_load_acquire(&h->rows[row].incarnation) & CSM_INCARNATION_MASK) != (owner & CSM_INCARNATION_MASK))
         return false;
     return row != csm_row(h) && csm_process_row_held(h, (uint32_t)row);
@@ -115,10 +130,10 @@ static uint32_t win_row(csm *h, int fd, int *code) {
             if (errno == EAGAIN || errno == EACCES) continue;
             return CSM_NO_INDEX; /* EBADF, ENOLCK: no row can be had through this descriptor */
         }
-        if (row >= csm_load_acquire(&h->header->rows_used)) {
+        uint64_t used = csm_process_rows(h);
+        if (row >= used) {
             /* All pages below the high-water mark must be there before anybody looks at them: this row's, and those of lower
              * rows whose winners have not come to it yet. */
-            uint64_t used = csm_min(csm_load_acquire(&h->header->rows_used), row);
             uint64_t at = h->geo.rows_off + used * sizeof(struct csm_row);
             int rc;
             do rc = posix_fallocate(fd, (off_t)at, (off_t)((row + 1 - used) * sizeof(struct csm_row)));
@@ -128,8 +143,9 @@ static uint32_t win_row(csm *h, int fd, int *code) {
                 *code = CSM_NO_SPACE;
                 return CSM_NO_INDEX;
             }
-            csm_raise(&h->header->rows_used, row + 1);
+            csm_raise(&h->rows_known, row + 1);
         }
+        csm_raise(&h->header->rows_used, row + 1);
         return row;
     }
     return CSM_NO_INDEX;

@@ -29,6 +29,9 @@ bool csm_process_alive(csm *h, uint64_t owner);
 /* Is row `row` held, by whatever incarnation? */
 bool csm_process_row_held(csm *h, uint32_t row);
 
+/* How many rows there may be to look at: all below it have their page. */
+uint32_t csm_process_rows(csm *h);
+
 /* Gives the handle a description of its own of the object behind `fd`, and adds it to those the fork handlers look after. */
 bool csm_process_watch(csm *h, int fd);
 

@@ -14,6 +14,7 @@
 #include "hash.h"
 #include "index.h"
 #include "lock.h"
+#include "process.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -95,7 +96,7 @@ static void check_entry(struct check *c, uint64_t i) {
 
 static uint64_t log_end(struct check *c) {
     uint64_t end = csm_min(csm_load_acquire(&c->epoch->entries), c->h->geo.max_items);
-    return csm_min(end, csm_load_acquire(&c->h->header->log_backed) / sizeof *c->h->log);
+    return csm_min(end, csm_index_log_room(c->h));
 }
 
 static void check_slots_locked(struct check *c) {
@@ -151,7 +152,7 @@ static void collect_space_locked(struct check *c) {
     }
     for (uint64_t chunk = 0; chunk < h->geo.chunks; chunk++)
         c->entered[chunk] = csm_load(&h->chunks[chunk].entered) == c->generation;
-    for (uint32_t row = 0; row < csm_min(csm_load(&h->header->rows_used), h->geo.rows); row++)
+    for (uint32_t row = 0; row < csm_process_rows(h); row++)
         c->stranded += csm_load(&h->rows[row].stats[CSM_STAT_STRANDED_BYTES]);
 }
 
