@@ -244,7 +244,11 @@ int64_t csm_entries(csm *h, uint64_t generation, uint64_t *cursor, unsigned char
         if (written + 16 + key_bytes > capacity) break;
         uint32_t head[4] = {key_bytes, found.format, (uint32_t)found.value_bytes, (uint32_t)(found.value_bytes >> 32)};
         memcpy(buffer + written, head, sizeof head);
+        const char *key = (const char *)buffer + written + 16;
         csm_copy_racy(buffer + written + 16, h->arena + found.place * CSM_GRANULE + sizeof(struct csm_entry), key_bytes);
+        struct csm_found again;
+        if (!csm_index_find(h, generation, csm_hash(h->secret, key, key_bytes), key, key_bytes, &again) || again.slot != slot)
+            continue; /* a key that was damaged: nobody would find it, nor could decode it */
         written += 16 + key_bytes;
     }
     return csm_generation(h) == generation ? (int64_t)written : CSM_STALE;

@@ -21,22 +21,22 @@ static inline uint64_t before(csm *h, uint64_t slot) { return slot == 0 ? h->geo
 
 static inline uint64_t probes(csm *h) { return csm_min(CSM_PROBES, h->geo.slots); }
 
-/* The slot's entry, if what the slot says lies within the arena. */
-static inline bool locate(csm *h, const struct csm_slot *s, struct csm_found *out, uint32_t *key_bytes) {
-    uint64_t place = csm_load(&s->place), meta = csm_load(&s->meta);
-    uint32_t key = csm_meta_key(meta);
-    uint64_t value = csm_meta_value(meta);
+/* The entry of a slot with these words, if they belong together and it lies within the arena. A damaged slot names no entry: its
+ * place may be in a page that is not there, and on a full /dev/shm even a look would be a SIGBUS; its length or format may be
+ * another's. */
+static inline bool locate(csm *h, uint64_t generation, uint64_t sealed, uint64_t meta, struct csm_found *out) {
+    uint64_t place = csm_place_of(sealed), key = csm_meta_key(meta), value = csm_meta_value(meta);
+    if (!csm_place_opens(sealed, meta, generation)) return false;
     if (place >= h->granules || csm_footprint(key, value) > h->granules - place) return false;
     out->place = place;
     out->value_at = csm_value_at(place, key, value);
     out->value_bytes = value;
     out->format = csm_meta_format(meta);
-    *key_bytes = key;
     return true;
 }
 
 static inline bool is_entry_of(csm *h, const struct csm_found *f, struct csm_hash hash, const void *key,
-                               uint32_t key_bytes) {
+                               size_t key_bytes) {
     const unsigned char *entry = h->arena + f->place * CSM_GRANULE;
     return csm_equal_racy(entry, &hash.hi, sizeof hash.hi) &&
            csm_equal_racy(entry + sizeof(struct csm_entry), key, key_bytes);
@@ -60,10 +60,10 @@ bool csm_index_find(csm *h, uint64_t generation, struct csm_hash hash, const voi
         enum csm_slot_state state = csm_ctl_state(ctl);
         if (state == CSM_SLOT_EMPTY) return false;
         if (state != CSM_SLOT_FULL || csm_load(&s->tag) != hash.lo) continue;
-        uint32_t stored;
-        if (!locate(h, s, out, &stored) || stored != key_bytes) continue;
+        uint64_t place = csm_load(&s->place), meta = csm_load(&s->meta);
+        if (csm_meta_key(meta) != key_bytes || !locate(h, generation, place, meta, out)) continue;
         if (!is_same(s, ctl)) return false;
-        if (!is_entry_of(h, out, hash, key, stored)) continue;
+        if (!is_entry_of(h, out, hash, key, key_bytes)) continue;
         out->slot = slot;
         return true;
     }
@@ -76,7 +76,9 @@ bool csm_index_entry(csm *h, uint64_t generation, uint64_t slot, struct csm_foun
     uint64_t ctl = csm_load_acquire(&s->ctl); /* SYNC commit */
     if (!csm_ctl_is_of(ctl, generation) || csm_ctl_state(ctl) != CSM_SLOT_FULL) return false;
     out->slot = slot;
-    return locate(h, s, out, key_bytes) && is_same(s, ctl);
+    uint64_t meta = csm_load(&s->meta);
+    *key_bytes = csm_meta_key(meta);
+    return locate(h, generation, csm_load(&s->place), meta, out) && is_same(s, ctl);
 }
 
 enum csm_place csm_index_place_locked(csm *h, uint64_t generation, struct csm_hash hash, const void *key,
@@ -104,8 +106,9 @@ enum csm_place csm_index_place_locked(csm *h, uint64_t generation, struct csm_ha
         }
         if (state != CSM_SLOT_FULL) continue; /* damage */
         struct csm_found found;
-        uint32_t stored;
-        if (locate(h, s, &found, &stored) && stored == key_bytes && is_entry_of(h, &found, hash, key, stored))
+        uint64_t meta = csm_load(&s->meta);
+        if (csm_meta_key(meta) == key_bytes && locate(h, generation, csm_load(&s->place), meta, &found) &&
+            is_entry_of(h, &found, hash, key, key_bytes))
             return CSM_PLACE_FULL;
     }
     *slot_out = tomb;
@@ -182,7 +185,7 @@ void csm_index_commit_locked(csm *h, uint64_t generation, uint64_t entries, uint
     csm_store(&epoch->next_bytes_used, csm_load(&epoch->bytes_used) + bytes);
     csm_store(&h->log[entries], csm_log_record(generation, slot));
     csm_fence_release(); /* SYNC reuse: the slot has been computing for a while; whoever sees the next two sees that */
-    csm_store(&s->place, place);
+    csm_store(&s->place, csm_place_seal(place, meta, generation));
     csm_store(&s->meta, meta);
     /* SYNC commit: pairs with csm_index_find. From this store on the entry exists. Killed before it: the log record
      * names a slot that is not full, and is ignored and overwritten. Killed after it: repair counts it. */

@@ -34,7 +34,7 @@
 #include <stdint.h>
 
 #define CSM_MAGIC UINT64_C(0x314d4853504f4f43) /* "COOPSHM1", little-endian */
-#define CSM_LAYOUT_VERSION 2u
+#define CSM_LAYOUT_VERSION 3u
 
 #define CSM_GRANULE 16u           /* arena space is counted in granules */
 #define CSM_PAGE 4096u
@@ -79,7 +79,7 @@ enum csm_slot_state {
 struct csm_slot {  /* 32 bytes, two a cache line */
     uint64_t ctl;   /* L  commit word, release */
     uint64_t tag;   /* L  low half of the key's hash; valid while computing or full */
-    uint64_t place; /* L  full: the entry's first granule in the arena */
+    uint64_t place; /* L  full: the entry's first granule in the arena (36) | check over it, meta and generation (28) */
     uint64_t meta;  /* L  full: value bytes (40) | format (8) | key bytes (16) */
 };
 
@@ -249,6 +249,19 @@ static inline uint64_t csm_meta(uint64_t value_bytes, uint32_t format, uint32_t 
 static inline uint64_t csm_meta_value(uint64_t meta) { return meta >> 24; }
 static inline uint32_t csm_meta_format(uint64_t meta) { return (uint32_t)(meta >> 16) & 0xff; }
 static inline uint32_t csm_meta_key(uint64_t meta) { return (uint32_t)meta & 0xffff; }
+
+/* A place, sealed. What was not sealed with this meta in this generation does not open, but for one in 2^28. */
+#define CSM_PLACE_BITS 36
+static inline uint64_t csm_place_mix(uint64_t place, uint64_t meta, uint64_t generation) {
+    return (place << (64 - CSM_PLACE_BITS) ^ meta ^ generation) * UINT64_C(0x9e3779b97f4a7c15);
+}
+static inline uint64_t csm_place_seal(uint64_t place, uint64_t meta, uint64_t generation) {
+    return csm_place_mix(place, meta, generation) >> CSM_PLACE_BITS << CSM_PLACE_BITS | place;
+}
+static inline bool csm_place_opens(uint64_t sealed, uint64_t meta, uint64_t generation) {
+    return (csm_place_mix(sealed, meta, generation) ^ sealed) >> CSM_PLACE_BITS == 0;
+}
+static inline uint64_t csm_place_of(uint64_t sealed) { return sealed << (64 - CSM_PLACE_BITS) >> (64 - CSM_PLACE_BITS); }
 
 /* An extent of the arena: first granule (36) | granules (28); 0 is none. */
 static inline uint64_t csm_extent(uint64_t first, uint64_t granules) { return first << 28 | granules; }
