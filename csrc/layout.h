@@ -131,7 +131,7 @@ struct csm_outcome {
     uint64_t kind;       /* L  kind (8) | format (8) */
     uint64_t at_ns;      /* L */
     uint64_t taken;      /* the writer: bytes of its window that may hold pages */
-    uint64_t pad;
+    uint64_t check;      /* L  hash of serial, generation, bytes, kind: a damaged length or kind is a lost outcome */
 };
 
 struct csm_chunk {

@@ -13,12 +13,12 @@
 #endif
 #include "outcome.h"
 
+#include "hash.h"
 #include "lock.h"
 #include "process.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* Windows up to this size keep their pages for the next outcome: at most 1,024 flights of them, 16 MiB, and in practice those few
@@ -94,12 +94,18 @@ int csm_outcome_write(csm *h, uint32_t f, const csm_piece *pieces, size_t n) {
     return CSM_OK;
 }
 
+static uint64_t check_of(csm *h, uint64_t serial, uint64_t generation, uint64_t bytes, uint64_t kind) {
+    const uint64_t words[] = {serial, generation, bytes, kind};
+    return csm_hash(h->secret, words, sizeof words).lo;
+}
+
 void csm_outcome_commit_locked(csm *h, uint32_t f, uint64_t generation, uint64_t serial, uint64_t bytes, int kind, int format,
                                uint64_t waiters) {
     struct csm_outcome *o = &h->outcomes[f];
     csm_store(&o->generation, generation);
     csm_store(&o->bytes, bytes);
     csm_store(&o->kind, (uint64_t)kind << 8 | (uint64_t)format);
+    csm_store(&o->check, check_of(h, serial, generation, bytes, (uint64_t)kind << 8 | (uint64_t)format));
     csm_store(&o->at_ns, csm_now_ns());
     /* SYNC outcome: pairs with csm_outcome_find. */
     csm_store_release(&o->word, serial << 16 | csm_min(waiters, WAITERS_MASK));
@@ -109,13 +115,13 @@ bool csm_outcome_find(csm *h, csm_waiter *w) {
     struct csm_outcome *o = &h->outcomes[w->flight];
     if (serial_of(csm_load_acquire(&o->word)) != w->serial) return false; /* SYNC outcome */
     uint64_t generation = csm_load(&o->generation), kind = csm_load(&o->kind), bytes = csm_load(&o->bytes);
+    uint64_t check = csm_load(&o->check);
     csm_fence_acquire();
     if (serial_of(csm_load_acquire(&o->word)) != w->serial || generation != w->generation) return false;
     struct stat st;
-    /* A damaged length must not make the caller allocate what is not there. */
-    if (bytes && (bytes > CSM_WINDOW_BYTES || !csm_process_stat(h, &st) ||
-                  st.st_size < window(h, w->flight) + (off_t)bytes))
-        return false;
+    /* A damaged length must not make the caller allocate what is not there, nor a damaged kind turn a failure into a value. */
+    if (check != check_of(h, w->serial, generation, bytes, kind) || bytes > CSM_WINDOW_BYTES) return false;
+    if (bytes && !csm_process_stat(h, &st)) return false;
     w->outcome_serial = w->serial;
     w->outcome = w->flight;
     w->outcome_bytes = bytes;
