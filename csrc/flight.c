@@ -109,6 +109,11 @@ static uint32_t find_free_locked(csm *h, uint64_t generation) {
         }
         if (found == CSM_NO_INDEX) found = f;
     }
+    if (found == CSM_NO_INDEX && from > 0) {
+        /* Either all are in use, or the hint is damaged: then this is the only place that would ever find out. */
+        csm_store(&header->flight_hint, 0);
+        return find_free_locked(h, generation);
+    }
     if (found != CSM_NO_INDEX) csm_raise(&header->flights_used, found + 1);
     return found;
 }

@@ -140,7 +140,8 @@ static int create(csm *h, int fd, const csm_settings *settings) {
     struct csm_header *header = h->header;
     header->layout = CSM_LAYOUT_VERSION;
     header->sem_bytes = semaphore_kind();
-    if (getrandom(header->secret, sizeof header->secret, 0) != (ssize_t)sizeof header->secret) return failed();
+    if (getrandom(h->secret, sizeof h->secret, 0) != (ssize_t)sizeof h->secret) return failed();
+    memcpy(header->secret, h->secret, sizeof h->secret);
     header->created_ns = csm_wall_ns();
     header->geometry = h->geo;
     header->check = header_check(header);
@@ -179,6 +180,7 @@ static int attach(csm *h, int fd, const struct csm_header *header, const struct 
     if (!csm_segment_geometry(&settings, &h->geo) || memcmp(&h->geo, g, sizeof *g) != 0 ||
         header_check(header) != header->check || (uint64_t)st->st_size < h->geo.mapped_bytes)
         return CSM_CORRUPT;
+    memcpy(h->secret, header->secret, sizeof h->secret); /* those that were checked, not what the mapping says by now */
     return map(h, fd);
 }
 
@@ -230,8 +232,6 @@ int csm_open(int fd, const csm_settings *settings, uint64_t timeout_ns, csm **ou
     int code = create_or_attach(h, fd, settings, timeout_ns, created);
     struct stat st;
     if (code == CSM_OK) {
-        h->secret[0] = h->header->secret[0];
-        h->secret[1] = h->header->secret[1];
         h->id = csm_hash(h->secret, "id", 2).lo | 1;
     }
     /* The mapping was made from `fd`, and holds on to that open file description; a forked child inherits the mapping. If row
