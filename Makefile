@@ -116,6 +116,29 @@ test-crash: build/c/plain/sweep
 crash: build/c/plain/sweep ## kill and stop a process at every instruction of everything (long)
 	nice $< $(CRASH_ARGS)
 
+# Hostile bytes (tests/hostile): clang can call the harness before each load of the core; with gcc it says that it left that out.
+HOSTILE_FLAGS = $(ASAN_FLAGS) -Itests/hostile
+comma := ,
+TRACE_LOADS = $(if $(findstring clang,$(SANITIZE_CC)),-fsanitize-coverage=func$(comma)trace-loads)
+HOSTILE_SOURCES := $(sort $(wildcard tests/hostile/*.c))
+
+build/c/hostile/core/%.o: csrc/%.c $(C_HEADERS) Makefile
+	@mkdir -p $(@D)
+	$(SANITIZE_CC) $(C_FLAGS) $(HOSTILE_FLAGS) $(TRACE_LOADS) -c $< -o $@
+build/c/hostile/%.o: tests/hostile/%.c $(C_HEADERS) $(wildcard tests/hostile/*.h) Makefile
+	@mkdir -p $(@D)
+	$(SANITIZE_CC) $(C_FLAGS) $(HOSTILE_FLAGS) -c $< -o $@
+build/c/hostile/hostile: $(patsubst csrc/%.c,build/c/hostile/core/%.o,$(C_SOURCES)) \
+    $(patsubst tests/hostile/%.c,build/c/hostile/%.o,$(HOSTILE_SOURCES))
+	$(SANITIZE_CC) $(C_FLAGS) $(HOSTILE_FLAGS) $^ -Wl,--wrap=mmap -lrt -pthread -o $@
+
+.PHONY: hostile
+hostile: SECONDS ?= 60
+hostile: export ASAN_OPTIONS ?= abort_on_error=1
+hostile: export UBSAN_OPTIONS ?= print_stacktrace=1
+hostile: build/c/hostile/hostile ## damage segments in every way, for SECONDS=60 altogether, and count what comes of it
+	$< --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
 .PHONY: warnings
 warnings:
 	@for cc in gcc clang; do \
@@ -125,9 +148,9 @@ warnings:
 	done
 
 .PHONY: sanitize
-sanitize: warnings ## C tests under ASan/UBSan and TSan; the C core without warnings under gcc and clang
+sanitize: warnings ## C tests under ASan/UBSan and TSan, hostile bytes; the C core without warnings under gcc and clang
 	@[ -n "$(SANITIZE_CC)" ] || { echo "neither clang nor gcc can build with sanitizers here" >&2; exit 1; }
-	$(MAKE) run-asan run-tsan SANITIZE_CC=$(SANITIZE_CC)
+	$(MAKE) run-asan run-tsan hostile SECONDS=15 SANITIZE_CC=$(SANITIZE_CC)
 
 # ---- distributions
 
