@@ -1,4 +1,4 @@
-# `make` alone lists the targets. Variables: VENV, PYTHON, PYTEST_ARGS, NO_SKIPS=1, SANITIZE_CC.
+# `make` alone lists the targets. Variables: VENV, PYTHON, PYTEST_ARGS, NO_SKIPS=1, SECONDS, SOAK_ARGS, SANITIZE_CC.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -47,6 +47,17 @@ endif
 .PHONY: test
 test: $(INSTALLED) test-c test-crash ## run every test: the C programs of tests/csrc and tests/crash, then pytest
 	$(PY) -m pytest -n auto $(if $(NO_SKIPS),-p tests._no_skips) $(PYTEST_ARGS)
+
+SECONDS ?= 60
+SOAK_ARGS ?=
+
+.PHONY: soak
+soak: $(INSTALLED) ## everything at once for SECONDS (60) while processes are killed and stopped; SOAK_ARGS
+	$(PY) -m tests.soak --seconds $(SECONDS) $(SOAK_ARGS)
+
+.PHONY: takeover
+takeover: $(INSTALLED) ## how long the living wait for the dead and the stopped
+	$(PY) -m tests.soak.takeover
 
 .PHONY: demo
 demo: $(INSTALLED) ## 64 clients on a real gunicorn: per-worker caching beside coopshm

@@ -30,6 +30,7 @@ from . import after, calls, goods, report
 from .checks import Histories
 from .killer import HANG_S, Herd, Pace, be_nice, delay_of
 from .records import Board, Log, now
+from .witness import Witness
 
 #: Histories are judged this long after the fact: by then all that happened before has been written down. A stop takes
 #: at most 1.5 s; a process may be stopped again and again.
@@ -119,6 +120,7 @@ def soak(options: argparse.Namespace, namespace: str) -> int:
     be_nice(-10)
     cache = Cache(namespace, settings[0].cache("soak"))
     watch, histories = Watch(cache), Histories()
+    witness = histories.witness = Witness(cache._attachment.segment)
     texts: list[dict[str, Any]] = []
     begin = now()
     board.word = 1
@@ -133,6 +135,7 @@ def soak(options: argparse.Namespace, namespace: str) -> int:
             texts += log.read_faults()
             if len(batch) < 1000:
                 histories.pauses += nap()
+            witness.look()
             if now() >= next_verify:
                 watch.look()
                 watch.verify()

@@ -7,9 +7,19 @@ P1: computations with a ticket of the same key and generation come one after the
 was stored. Each but the first needs a reason: the one before it was killed, or ended without being stored. One without
 a ticket (a bypass) is counted by the product itself.
 
-Hangs: of a call's time, what has a reason is taken away: its process was stopped, or was runnable without a CPU; it
-computed itself; or somebody computed (slow, or stopped meanwhile) the key that it waited for. The rest is at most one
-second (P5). For a reset, other resets are such a reason, in a figure of its own: they take turns.
+Hangs: P5 says that a call hangs at most one second on account of processes that are killed or stopped. So of a call's
+time all is taken away that has another reason:
+    - its process was stopped itself;
+    - its process was runnable and had no CPU (the kernel counts that);
+    - it computed itself;
+    - somebody computed the key that it waited for: slow, stopped or starved meanwhile, which is the same to a waiter;
+    - the owner of that computation was stopped or starved when its function had not begun yet; the holder of the write
+      lock was starved (witness.py sees both);
+    - the whole machine stood still (the process that looks on woke up late, without having waited for a CPU);
+    - for a reset: other resets. They take turns, and have a figure of their own.
+On an idle machine the reasons are small, on a busy one they grow by just what the machine withholds: the verdict does
+not depend on its load. A stopped holder of the lock is no reason, nor is a dead owner. Reasons that may overlap are
+counted twice where nobody can tell: a hang that is reported is one.
 
 Records come late: a process may be stopped between a reset's end and writing it down. So everything is judged some
 seconds after it happened, when whoever has not written it down yet is dead.
@@ -29,6 +39,7 @@ from coopshm import _segment
 
 from . import records
 from .records import ALARM, BEGIN, CALL, CONT, DEAD, END, FORK, HELD, KILL, PUBLISH, RESET, STOP, UNFINISHED, name_of
+from .witness import Interval, Witness
 
 _STORED, _BUSY = _segment.OK, _segment.lib.CSM_BUSY
 _CODES = {getattr(_segment.lib, name): name[4:].lower() for name in ("CSM_STALE", "CSM_FORKED", "CSM_BUSY")}
@@ -43,8 +54,6 @@ _CODES |= {
 _FOREVER = 1 << 63
 _LONG_NS = 50_000_000  # calls that are looked at one by one
 _LIMIT_NS = 1_000_000_000  # P5
-
-Interval = tuple[int, int]
 
 
 class Hang(NamedTuple):
@@ -97,6 +106,7 @@ class Histories:
         self._killed: dict[int, int] = {}
         self.stopped_ns = 0
         self.pauses: list[Interval] = []  # in which the whole machine stood still
+        self.witness: Witness | None = None
 
     # ---- taking in
 
@@ -202,6 +212,8 @@ class Histories:
                 del self._of_who[who]
         for who in [w for w, own in self._stops.items() if own and own[-1][1] < before - 10_000_000_000]:
             del self._stops[who]
+        if self.witness:
+            self.witness.forget(before)
         self._resets = [r for r in self._resets if r[1] > before - 10_000_000_000]
 
     def _settle_p2(self, before: int) -> None:
@@ -252,11 +264,15 @@ class Histories:
         reasons: list[Interval] = [*self.pauses, *((stop[0], stop[1]) for stop in self._stops.get(who, ()))]
         reasons += [(c.begin, c.end) for c in self._of_who.get(who, ()) if c.end > begin and c.begin < end]
         if not is_reset:
+            if self.witness:
+                reasons += self.witness.of_key[key]
             reasons += [
                 (c.begin, c.end)
                 for c in self._of_key[key]
                 if c.end > begin and c.begin < end and (c.ticket or c.who == who)
             ]
+        if self.witness:
+            reasons += self.witness.lock
         rest = end - begin - union(reasons, begin, end) - int(record["delay"]) * 1000
         what = "reset" if is_reset else f"{records.HOWS[how]} of key {key}"
         cut = ", cut by a kill" if kind == UNFINISHED else ""

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from coopshm import keys
+
 KEYS = 96
 NEVER_STORED = (17, 34)  # asked for often: their waiters get outcomes, large ones too
 TIERS = 4  # a computation asks only for keys of higher tiers: no cycles
@@ -76,6 +78,10 @@ def tier_of(key: int) -> int:
 def cache_key(key: int) -> Any:
     """The key as the cache knows it: of several types."""
     return (f"key {key}", key, ("key", key, None), b"key %d" % key)[key // 8 % 4]
+
+
+def encoded_keys() -> list[bytes]:
+    return [keys.encode_key(cache_key(key)) for key in range(KEYS)]
 
 
 def sizes(kind: int, rng: random.Random) -> int:

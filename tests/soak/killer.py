@@ -28,8 +28,9 @@ from .worker import Worker, judge_child
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
-#: A call that takes this many seconds has its stack dumped, and its process is killed.
-HANG_S = 15.0
+#: A call that takes this many seconds, not counting those without a CPU, has its stack dumped; then it is killed.
+#: Far longer than any call with all its reasons (checks.py) should take: so that a hang ends the soak, and says where.
+HANG_S = 30.0
 
 
 class Pace(NamedTuple):
@@ -73,9 +74,13 @@ def delay_of(pid: int) -> int:
         return int(file.read().split()[1])
 
 
-def be_nice(level: int) -> None:
+_NICENESS = os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def be_nice(more: int) -> None:
+    """By so much nicer than the soak was started."""
     with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, level)
+        os.setpriority(os.PRIO_PROCESS, 0, _NICENESS + more)
 
 
 class Herd:
@@ -273,9 +278,12 @@ class Herd:
     def look_for_hangs(self, at: int) -> None:
         stopped = {target.who for _, target in self.stopped}
         for worker in self.workers.values():
-            begin, who, key, how, _ = self.board.line(worker.slot)
+            begin, who, key, how, waited = self.board.line(worker.slot)
             if not begin or who != worker.who or at - begin < HANG_S * 1e9 or who in stopped:
                 continue
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if at - begin - (delay_of(worker.pid) - waited) < HANG_S * 1e9:
+                    continue
             if worker.dumped:
                 self.kill(worker)
                 continue

@@ -78,6 +78,8 @@ def table(
         f"{turns.rest / 1e6:.0f} ms",
         f"for other resets, stopped ones included: {turns.text}",
     )
+    stall = histories.witness.longest_stall / 1e6
+    row("longest stop of a holder", f"{stall:.0f} ms", "of the write lock, as seen every 40 ms")
     row("most processes at once", watch.peak)
     row("/dev/shm at most", f"{watch.peak_reserved / 2**20:.1f} MiB")
     for name, value in left.figures.items():
