@@ -358,6 +358,27 @@ def test_a_hook_may_ask_the_cache_and_other_threads_wait_for_it(cache) -> None:
     assert answers == [700 + n for n in range(8)]
 
 
+def test_hits_of_other_threads_wait_for_the_hook_too(settings, cache) -> None:
+    c = cache()
+    other = coopshm.Cache(settings()["namespace"], coopshm._config.load(settings()).cache("c"))
+    events: list[str] = []
+    started: list[threading.Thread] = []
+
+    def hook(_: Any) -> None:
+        other.cached("k", lambda: "new")
+        started.append(threading.Thread(target=lambda: events.append(c.cached("k", lambda: "computed"))))
+        started[0].start()
+        started[0].join(0.1)  # it would be there by now, if it did not wait
+        events.append("hook")
+
+    c.on_reset(hook)
+    c.cached("k", lambda: "old")
+    other.reset()
+    assert c.get("k") == "new"
+    started[0].join(WATCHDOG)
+    assert events == ["hook", "new"]
+
+
 def test_a_hook_that_raises_is_run_again_and_nothing_is_computed_before_it_succeeds(settings, cache) -> None:
     c = cache()
     other = coopshm.Cache(settings()["namespace"], coopshm._config.load(settings()).cache("c"))
