@@ -16,6 +16,7 @@ A map of the package, each module importing only from those above it:
     arrays      NumPy arrays as bytes             failures   exceptions as bytes
     values      values as bytes
     _segment    one attached segment: the only importer of the compiled core (csrc/)
+    forks       what a forked child must not inherit
     hot         what a process keeps of a generation
     _front      the way of a hit, in C (csrc/python/)
     stats       what the processes have counted
@@ -52,6 +53,7 @@ from .errors import (
     SegmentError,
     UnknownCacheError,
 )
+from .forks import PerProcess
 from .stats import Stats
 
 __all__ = [
@@ -84,17 +86,9 @@ __all__ = [
 
 logging.getLogger("coopshm").addHandler(logging.NullHandler())
 
-_lock = threading.RLock()
+_lock = PerProcess(threading.RLock)
 _configured: _config.Config | None = None
 _caches: dict[str, Cache] = {}
-
-
-def _fresh_lock() -> None:
-    global _lock
-    _lock = threading.RLock()  # a thread that the child does not have may have held it
-
-
-os.register_at_fork(after_in_child=_fresh_lock)
 
 
 def configure(source: Mapping[str, object] | str | os.PathLike[str] | None = None) -> None:
@@ -113,7 +107,7 @@ def configure(source: Mapping[str, object] | str | os.PathLike[str] | None = Non
     """
     global _configured
     loaded = _config.load(source)
-    with _lock:
+    with _lock():
         _configured = loaded
         _caches.clear()
 
@@ -130,7 +124,7 @@ def open(name: str) -> Cache:
     cache = _caches.get(name)
     if cache is not None:
         return cache
-    with _lock:
+    with _lock():
         cache = _caches.get(name)
         if cache is None:
             if _configured is None:

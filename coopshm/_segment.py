@@ -54,6 +54,9 @@ VALUE, UNCACHED, FAILURE, UNSHAREABLE = lib.CSM_VALUE, lib.CSM_UNCACHED, lib.CSM
 
 APP, OBSERVER = lib.CSM_APP, lib.CSM_OBSERVER
 
+#: +1 in each forked child.
+forks: Callable[[], int] = lib.csm_forks
+
 #: Codes that mean "answer without the cache", and the statistic that counts each.
 BYPASSES: Final[dict[int, int]] = {
     lib.CSM_FULL_ARENA: lib.CSM_STAT_BYPASS_FULL,

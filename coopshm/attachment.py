@@ -8,15 +8,14 @@ segment), before it computes anything in it, and the calls of other threads wait
 from __future__ import annotations
 
 import logging
-import os
 import threading
-import weakref
 from collections.abc import Callable
 
 from . import _segment
 from ._segment import APP, OBSERVER, Segment, open_segment
 from .config import CacheConfig, resolve_callable
 from .errors import BusyError, CorruptError, ResetError
+from .forks import PerProcess
 from .versions import decode_version, encode_version
 
 __all__ = ["Attachment"]
@@ -29,6 +28,15 @@ _SLICE = 0.25
 #: Slices after which a resetter that gets nothing done is taken for stopped, if there is no callback that may take its
 #: time: without one, a reset takes microseconds. Three make less than the second that nobody may hang longer.
 _PATIENCE = 3
+
+
+class _Threads:
+    """What the threads of a process agree on."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.in_hooks = False
+        self.resetter: int | None = None
 
 
 class Attachment:
@@ -50,19 +58,12 @@ class Attachment:
         self._role = role
         self._entered = entered
         self._hooks: list[Callable[[object], object]] = []
-        self._forget_threads()
-        _attachments.add(self)
+        self._threads = PerProcess(_Threads)
         self.segment = self._open()
         #: The segment and generation that hooks have run for. A process starts with its source as it is now, so for the
         #: first one there is nothing to run.
         self.seen = (self.segment, self.segment.generation())
         self._entered(*self.seen)
-
-    def _forget_threads(self) -> None:
-        """Begin without any of the other threads' state; also right after a fork, which leaves those behind."""
-        self._lock = threading.RLock()
-        self._in_hooks = False
-        self._resetter: int | None = None
 
     def _open(self) -> Segment:
         if self._role == OBSERVER:
@@ -85,7 +86,7 @@ class Attachment:
 
     def reopen(self, gone: Segment) -> None:
         """Go on with a new segment after `gone` was destroyed, or its object unlinked."""
-        with self._lock:
+        with self._threads().lock:
             if self.segment is gone:
                 log.warning("%s: the segment is gone (destroyed, or its object was removed); rejoining", gone.label)
                 self.segment = self._open()
@@ -98,31 +99,32 @@ class Attachment:
             here = (self.segment, self.segment.generation())
             if here == self.seen:
                 return here
-            with self._lock:
-                if self._in_hooks:  # this thread's own hook asks the cache
+            threads = self._threads()
+            with threads.lock:
+                if threads.in_hooks:  # this thread's own hook asks the cache
                     return here
                 if here == self.seen:
                     continue
-                self._run_hooks(*here)
+                self._run_hooks(threads, *here)
                 self._entered(*here)
                 self.seen = here
 
-    def _run_hooks(self, segment: Segment, generation: int) -> None:
+    def _run_hooks(self, threads: _Threads, segment: Segment, generation: int) -> None:
         if not self._hooks:
             return
         version, of = segment.version()
         if of != generation:
             return  # already the next one: notice() comes again
-        self._in_hooks = True
+        threads.in_hooks = True
         try:
             for hook in list(self._hooks):
                 hook(version)
         finally:
-            self._in_hooks = False
+            threads.in_hooks = False
 
     def add_hook(self, hook: Callable[[object], object]) -> None:
         self.notice()
-        with self._lock:
+        with self._threads().lock:
             self._hooks.append(hook)
 
     # ---- reset
@@ -133,7 +135,7 @@ class Attachment:
         return self.segment.version()[0]
 
     def reset(self, version: object) -> object:
-        if self._resetter == threading.get_ident():
+        if self._threads().resetter == threading.get_ident():
             raise ResetError(
                 f"{self.segment.label}: reset() was called by its own on_reset callback; it is in progress"
             )
@@ -146,7 +148,7 @@ class Attachment:
             try:
                 done = self._reset_locked(segment, wanted)
             finally:
-                self._resetter = None
+                self._threads().resetter = None
                 segment.reset_unlock()
             if not segment.gone():
                 self.notice()
@@ -192,7 +194,7 @@ class Attachment:
         if callback is not None:
             if isinstance(callback, str):
                 callback = resolve_callable(callback)
-            self._resetter = threading.get_ident()
+            self._threads().resetter = threading.get_ident()
             callback(version)
         segment.reset_commit(wanted)
         log.info("%s: reset from %r to %r", segment.label, current, version)
@@ -201,14 +203,3 @@ class Attachment:
 
 def _next(version: object) -> int:
     return version + 1 if type(version) is int else 1
-
-
-_attachments: weakref.WeakSet[Attachment] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for attachment in list(_attachments):
-        attachment._forget_threads()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -30,6 +30,7 @@ from .attachment import Attachment
 from .config import CacheConfig
 from .errors import DecodeError, EncodeError
 from .failures import decode_failure, encode_failure
+from .forks import forks
 from .hot import MISSING, MODES, VALUE_BYTES_MAX, Tables, is_immutable
 from .stats import Stats, collect
 from .values import BYTES, FAILURE, OVER_MEMORY, Codec, NoCache, codec
@@ -59,18 +60,13 @@ class _Frame(NamedTuple):
     segment: Segment
     key: bytes
     call: Call | None  # None: computed without the cache, so nobody waits for it
-    pid: int  # a forked child is not in the middle of its parent's computations
-
-
-_pid = os.getpid()
+    process: int  # `forks()`: a forked child is not in the middle of its parent's computations
 
 
 _all: weakref.WeakSet[Cache] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    global _pid
-    _pid = os.getpid()
     for cache in list(_all):
         cache._take_hot_hits()  # the parent's, who counts them itself
 
@@ -100,8 +96,9 @@ def _enclosing(segment: Segment, data: bytes) -> Call | None:
     """
     parent = None
     frames = _frames.get()
+    process = forks() if frames else 0
     for at, frame in enumerate(frames):
-        if frame.pid != _pid:
+        if frame.process != process:
             continue
         if frame.segment is segment and frame.key == data:
             chain = [f"{f.segment.label} {keys.preview(f.key)}" for f in frames[at:]]
@@ -353,7 +350,7 @@ class Cache(Front):
             segment.release(call)
             return MISSING
         try:
-            value = _within(_Frame(segment, data, call, _pid), fn)
+            value = _within(_Frame(segment, data, call, forks()), fn)
         except Exception as exc:
             failure = encode_failure(exc, f"raised in process {os.getpid()}")
             code = segment.publish(call, data, _segment.FAILURE, FAILURE, (failure,))
@@ -409,7 +406,7 @@ class Cache(Front):
         while True:
             here = segment, _ = self._attachment.notice()
             try:
-                value = _within(_Frame(segment, data, None, _pid), fn)
+                value = _within(_Frame(segment, data, None, forks()), fn)
             except Exception:
                 if self._attachment.notice() == here:
                     raise

@@ -14,21 +14,14 @@ from . import _segment
 from ._segment import OBSERVER, Call, Segment, open_segment
 from .config import CacheConfig, segment_name
 from .errors import CoopshmError
+from .forks import PerProcess
 from .objects import SHM, existing
 
 __all__ = ["search_on"]
 
 #: By inode, for as long as the process lives: a mapping is never undone, so none is made twice.
 _observed: dict[int, Segment] = {}
-_lock = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+_lock = PerProcess(threading.Lock)
 
 
 def search_on(segment: Segment, call: Call) -> int:
@@ -42,7 +35,7 @@ def search_on(segment: Segment, call: Call) -> int:
 
 def _observe(id: int) -> bool:
     """Attach to the segment with this id; False when it is not found, or not to be had."""
-    with _lock:
+    with _lock():
         for place in existing():
             try:
                 found = os.stat(SHM + segment_name(*place), follow_symlinks=False)

@@ -184,6 +184,10 @@ void csm_unguard(int fd);
  * now and then by csm_find and csm_claim. */
 int csm_linked(csm *h);
 
+/* +1 in each forked child: who remembers this number knows whether a fork came between. Counted by libc's own hook, which runs also
+ * when a C program forks without telling Python. */
+uint64_t csm_forks(void);
+
 int csm_errno(void); /* errno of this thread's last CSM_SYSTEM */
 int csm_destroyed(csm *h);
 

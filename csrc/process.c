@@ -242,7 +242,12 @@ static void after_fork_in_parent(void) {
     pthread_mutex_unlock(&watched_mutex);
 }
 
+static uint64_t forks;
+
+uint64_t csm_forks(void) { return csm_load(&forks); }
+
 static void after_fork_in_child(void) {
+    csm_store(&forks, forks + 1);
     for (csm *h = watched; h; h = h->next) {
         int inherited = h->fd;
         memset(&h->spare, 0, sizeof h->spare);
@@ -270,18 +275,18 @@ static void after_fork_in_child(void) {
     pthread_mutex_unlock(&watched_mutex);
 }
 
+/* When the library is loaded, so that csm_forks counts from the beginning. */
+__attribute__((constructor)) static void install_fork_handlers(void) {
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
 bool csm_process_watch(csm *h, int fd) {
-    static bool installed;
     pthread_mutex_lock(&watched_mutex);
     /* A fork comes before this, and the child knows nothing of the description; or after, and the handlers see to it. */
     h->fd = csm_process_reopen(fd);
     if (h->fd < 0) {
         pthread_mutex_unlock(&watched_mutex);
         return false;
-    }
-    if (!installed) {
-        pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-        installed = true;
     }
     /* Another handle that believes in this number has lost its descriptor; on the same object, only this tells. */
     for (csm *other = watched; other; other = other->next)

@@ -102,8 +102,14 @@ class Child:
 
     def wait_dead(self) -> None:
         """Return once the process itself is dead, whatever it forked: `join` would wait for that, too."""
-        while self.state() not in "ZX":
-            pass
+        while self.state() not in "ZX" or self._threads() > 1:
+            pass  # the first thread may be a zombie while others still end; files are closed by the last one
+
+    def _threads(self) -> int:
+        try:
+            return len(os.listdir(f"/proc/{self.pid}/task"))
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
 
     def stop(self) -> None:
         """Send SIGSTOP and return once the process is stopped."""
