@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from . import _segment
 from ._segment import APP, OBSERVER, Segment, open_segment
 from .config import CacheConfig, resolve_callable
-from .errors import BusyError, CorruptError, ResetError
+from .errors import BusyError, CorruptError, ResetError, SegmentError
 from .forks import PerProcess
 from .versions import decode_version, encode_version
 
@@ -28,6 +29,9 @@ _SLICE = 0.25
 #: Slices after which a resetter that gets nothing done is taken for stopped, if there is no callback that may take its
 #: time: without one, a reset takes microseconds. Three make less than the second that nobody may hang longer.
 _PATIENCE = 3
+
+#: For how long, after a new segment could not be had, calls go on without the cache before it is tried again; seconds.
+_REJOIN_PAUSE = 1.0
 
 
 class _Threads:
@@ -59,6 +63,8 @@ class Attachment:
         self._entered = entered
         self._hooks: list[Callable[[object], object]] = []
         self._threads = PerProcess(_Threads)
+        self._rejoin_at = 0.0
+        self._refusal = ""
         self.segment = self._open()
         #: The segment and generation that hooks have run for. A process starts with its source as it is now, so for the
         #: first one there is nothing to run.
@@ -88,8 +94,25 @@ class Attachment:
         """Go on with a new segment after `gone` was destroyed, or its object unlinked."""
         with self._threads().lock:
             if self.segment is gone:
-                log.warning("%s: the segment is gone (destroyed, or its object was removed); rejoining", gone.label)
-                self.segment = self._open()
+                segment = self._open()
+                log.warning("%s: the segment is gone (destroyed, or its object was removed); rejoined", gone.label)
+                self._refusal = ""
+                self.segment = segment
+
+    def rejoin(self, gone: Segment) -> bool:
+        """`reopen` for callers that can do without. False: there is no new segment to be had, for the time being."""
+        with self._threads().lock:
+            if self.segment is gone and time.monotonic() < self._rejoin_at:
+                return False
+            try:
+                self.reopen(gone)
+            except SegmentError as exc:
+                if str(exc) != self._refusal:
+                    self._refusal = str(exc)
+                    log.error("%s; the segment is gone, and until this is mended calls go on without the cache", exc)
+                self._rejoin_at = time.monotonic() + _REJOIN_PAUSE
+                return False
+            return True
 
     # ---- generations
 

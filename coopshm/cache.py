@@ -50,6 +50,7 @@ _PIN_FROM: Final = 16 * 1024
 
 _BYPASS_ENCODE: Final = _segment.STATS["bypass_encode"]
 _BYPASS_DECODE: Final = _segment.STATS["bypass_decode"]
+_BYPASS_SEGMENT: Final = _segment.STATS["bypass_segment"]
 _MISSES: Final = _segment.STATS["misses"]
 _HOT_HITS: Final = _segment.STATS["hot_hits"]
 
@@ -325,8 +326,9 @@ class Cache(Front):
             if code == _segment.CYCLE:
                 raise segment.cycle()
             if code == _segment.GONE:
-                self._attachment.reopen(segment)
-                return MISSING
+                if self._attachment.rejoin(segment):
+                    return MISSING
+                return self._bypass(_BYPASS_SEGMENT, data, fn)
             if code in _segment.BYPASSES:
                 return self._bypass(_segment.BYPASSES[code], data, fn)
             _segment.check(code, segment.label)

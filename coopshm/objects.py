@@ -58,8 +58,9 @@ def open_object(name: str, label: str, config: CacheConfig, create: bool, check_
                 f"{label}: it belongs to another user and may not be opened; set `user` or `group` for the cache, or "
                 f"use another namespace"
             ) from None
-        except OSError as exc:
-            raise SegmentError(f"{label}: {exc.strerror or exc}; is it a symbolic link, or no regular file?") from exc
+        except (OSError, ValueError) as exc:  # posix_ipc says ValueError for a directory
+            why = getattr(exc, "strerror", None) or exc
+            raise SegmentError(f"{label}: {why}; is it a symbolic link, or no regular file? remove it") from exc
         else:
             try:
                 if check_owner:
@@ -144,7 +145,7 @@ def reopen(name: str) -> int | None:
     """Return a descriptor of the object that has the name now, None when there is none or it may not be opened."""
     try:
         return int(posix_ipc.SharedMemory(name).fd)
-    except (posix_ipc.Error, OSError):
+    except (posix_ipc.Error, OSError, ValueError):
         return None
 
 

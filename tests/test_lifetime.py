@@ -151,7 +151,7 @@ def test_hits_notice_that_the_object_lost_its_name(settings, cache, caplog) -> N
         answers = [c.cached("k", lambda: "new") for _ in range(5000)]
     assert answers[0] == "old"
     assert answers[-1] == "new"
-    assert "rejoining" in caplog.text
+    assert "rejoined" in caplog.text
 
 
 @pytest.mark.parametrize("seconds", [0])
