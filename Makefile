@@ -68,6 +68,10 @@ bench: $(INSTALLED) ## run the benchmarks, beside all peers that can be installe
 	$(PY) -m bench.prepare
 	$(PY) -m bench
 
+.PHONY: guard
+guard: $(INSTALLED) ## instructions of a hit in C, compared with the committed ones
+	$(PY) -m bench.guard
+
 .PHONY: lint
 lint: $(INSTALLED) ## ruff: rules and format
 	$(PY) -m ruff check .

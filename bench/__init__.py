@@ -6,6 +6,7 @@ text stands above the figures in the results, too.
     hit           what does a hit cost, beside functools.lru_cache and the peers?
     miss          what does a miss cost beyond the computation itself, by size?
     core          the same in C alone (core.c), and resets of up to ten million entries
+    index         look-ups in C in a nearly full index, and among ten million entries
     instructions  the same in instructions, which no other load on the machine disturbs
     stampede      64 processes ask for a cold key: how often is it computed, how soon do all have it?
     takeover      the process that computes is killed: how soon does a waiter compute in its place?
@@ -15,6 +16,8 @@ text stands above the figures in the results, too.
     memory        how much memory does an entry take beside its key and value?
     interference  what does a hit cost while another process publishes or resets without pause?
 
+    headline      not a question: the targets beside what the others measured
+
 What they share:
 
     peers/        what users would pick instead, each behind the same protocol
@@ -22,6 +25,8 @@ What they share:
     common        a namespace of its own for each run, how much room there is; what a result consists of
     timing        batches of calls, timed in interleaved rounds
     procs         processes that are started, asked and ended
+    prepare       installs the peers, as far as possible
+    guard         instructions of a hit, compared with the committed ones
     machine       what the figures were taken on
     report        results as Markdown and JSON
     plots         results as SVG, where matplotlib is installed (the extra coopshm[bench])

@@ -1,7 +1,8 @@
 """`python -m bench [QUESTION ...] [--quick] [--out DIR]`, from the root of the source tree.
 
 Without a QUESTION all of them, each in a process of its own, since a segment stays mapped for as long as
-the process lives. Results go to bench/results/ (QUESTION.md, .json and .svg) and to the standard output.
+the process lives. Results go to bench/results/ (QUESTION.md, .json and .svg) and to the standard output;
+headline.md puts the targets beside them.
 --quick is a smoke run of a few seconds: it shows that the scripts work, its figures mean nothing, and it
 writes files only into a DIR given with --out.
 """
@@ -18,13 +19,14 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from . import machine, plots, report
+from . import headline, machine, plots, report
 from .common import Bench
 
 QUESTIONS = (
     "hit",
     "miss",
     "core",
+    "index",
     "instructions",
     "stampede",
     "takeover",
@@ -34,6 +36,9 @@ QUESTIONS = (
     "memory",
     "interference",
 )
+
+#: A question takes a minute or two; one that takes so many seconds hangs.
+_WATCHDOG = 400.0
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -45,22 +50,34 @@ def main() -> int:
     parser.add_argument("--no-peers", action="store_true", help="leave other libraries out")
     parser.add_argument("--out", type=Path, help="folder for the results (default: bench/results)")
     options = parser.parse_args()
-    unknown = [name for name in options.question if name not in QUESTIONS]
+    unknown = [name for name in options.question if name not in (*QUESTIONS, "headline")]
     if unknown:
         parser.error(f"no such question: {', '.join(unknown)}; there are {', '.join(QUESTIONS)}")
     out: Path | None = options.out or (None if options.quick else RESULTS)
     if options.quick and out is not None and out.resolve() == RESULTS.resolve():
         parser.error("figures of --quick mean nothing and do not belong into bench/results")
     signal.signal(signal.SIGTERM, _exit)
-    names = options.question or list(QUESTIONS)
+    names = options.question or [*QUESTIONS, "headline"]
+    if names == ["headline"]:
+        summarize(out)
+        return 0
     if len(names) == 1:
         answer(names[0], options.quick, not options.no_peers, out)
         return 0
     failed = []
     for name in names:
+        if name == "headline":
+            summarize(out)
+            continue
         command = [sys.executable, "-m", "bench", name, *(["--quick"] if options.quick else [])]
         command += ["--out", str(out)] if out is not None else []
-        if _wait_for(command) != 0:
+        command += ["--no-peers"] if options.no_peers else []
+        status = _wait_for(command)
+        if status != 0 and not options.no_peers:
+            # What crashed or hung may be a library beside which coopshm was measured.
+            print(f"{name} failed ({status}); once more, without peers", file=sys.stderr)
+            status = _wait_for([*command, "--no-peers"])
+        if status != 0:
             failed.append(name)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
@@ -71,7 +88,14 @@ def _wait_for(command: list[str]) -> int:
     """Run a command; return its exit status. What ends this process ends the command, which cleans up."""
     with subprocess.Popen(command) as child:
         try:
-            return child.wait()
+            return child.wait(_WATCHDOG)
+        except subprocess.TimeoutExpired:
+            child.terminate()
+            try:
+                return child.wait(10.0)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                return child.wait()
         except SystemExit:  # a SIGTERM; a Ctrl-C goes to both
             child.terminate()
             raise
@@ -81,7 +105,7 @@ def answer(name: str, quick: bool, peers: bool, out: Path | None) -> None:
     """Answer one question in this process, print the results, and write them unless `out` is None."""
     question = importlib.import_module(f"bench.{name}")
     shown = shlex.join(["python", "-m", "bench", name, *(["--quick"] if quick else [])])
-    taken_on = {"command": shown, **machine.describe()}
+    taken_on = {"command": shown, **machine.describe(peers)}
     started = time.monotonic()
     with Bench(quick, peers) as bench:
         tables = question.run(bench)
@@ -95,6 +119,14 @@ def answer(name: str, quick: bool, peers: bool, out: Path | None) -> None:
     print(page, flush=True)
     if out is not None:
         report.write(out, name, page, report.to_json(name, tables, bench.notes, taken_on))
+
+
+def summarize(out: Path | None) -> None:
+    """Write and print headline.md, made of the results in `out`."""
+    page = headline.page(out or RESULTS)
+    print(page, flush=True)
+    if out is not None:
+        (out / "headline.md").write_text(page, encoding="utf-8")
 
 
 def _exit(number: int, _: FrameType | None) -> None:

@@ -1,78 +1,23 @@
 /* core.c: hit, miss, reset and view in C alone; core.py and instructions.py build and run it.
  *
  *   core OBJECT time ROUNDS BATCH BIG   times each case once a round; prints "case<TAB>nanoseconds a call"
- *   core OBJECT repeat CASE N           does one case N times and prints nothing: for counting instructions
+ *   core OBJECT count FEW MANY          does each case FEW times, then MANY times, between the marks of marks.h
  *
- * OBJECT begins the names of the shm objects it makes, and removes at its end; ROUNDS x BATCH is about how many hits
- * are timed; BIG is how many entries the largest cache to reset has. It uses api.h and nothing below it. A loop costs
+ * OBJECT begins the names of the shm objects it makes; ROUNDS x BATCH is about how many hits
+ * are timed; BIG is how many entries the largest cache to reset has. A loop costs
  * well under a nanosecond, which is not subtracted. Times are of CLOCK_MONOTONIC around a batch. */
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <time.h>
+#include "cache.h"
+#include "marks.h"
 
-#include "api.h"
+enum { MANY = 100000, FEW = 1000, BIG_ROUNDS = 3 };
 
-enum { KEY_BYTES = 16, KIB = 1024, MANY = 100000, FEW = 1000, BIG_ROUNDS = 5 };
-
-static const uint64_t MIB = 1 << 20;
-
-static const char *object;
-static char names[8][128];
-static int objects;
 static csm *cache;         /* `entries` entries of 1 KiB, then one of 1 MiB and one of 100 MiB */
 static csm *scratch;       /* what is stored goes here; reset before each batch, so that it never fills */
 static uint64_t entries;
-static uint64_t *shuffled; /* 0 .. entries - 1 */
+static uint32_t *shuffled; /* 0 .. entries - 1 */
 static uint64_t next_key; /* of `scratch`: every miss is of a key that was never asked for */
 static char payload[KIB];
 static volatile uint64_t sink;
-
-static void remove_objects(void) {
-    for (int i = 0; i < objects; i++) shm_unlink(names[i]);
-}
-
-static void expect(int64_t got, int64_t want, const char *what) {
-    if (got == want) return;
-    fprintf(stderr, "core: %s returned %lld, not %lld\n", what, (long long)got, (long long)want);
-    exit(1);
-}
-
-static csm *make(uint64_t memory_limit, uint64_t max_items) {
-    csm_settings settings = {
-        .memory_limit = memory_limit, .max_items = max_items, .rows = 64, .flights = 64, .nodes = 64};
-    char *name = names[objects++];
-    snprintf(name, sizeof names[0], "%s-%d", object, objects);
-    int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600), created, flipped;
-    if (fd < 0) {
-        perror(name);
-        exit(1);
-    }
-    csm *h;
-    expect(csm_open(fd, &settings, 1000000000, &h, &created), CSM_OK, "csm_open");
-    expect(csm_join(h, CSM_APP, 1, "", 0, &flipped), CSM_OK, "csm_join");
-    return h;
-}
-
-static void set_key(char *key, uint64_t n) {
-    memcpy(key, "product:", 8);
-    memcpy(key + 8, &n, 8);
-}
-
-static void store(csm *h, uint64_t n, const void *data, uint64_t bytes) {
-    char key[KEY_BYTES];
-    csm_call call = {0};
-    csm_piece piece = {data, bytes};
-    set_key(key, n);
-    expect(csm_claim(h, key, KEY_BYTES, NULL, &call), CSM_OWNER, "csm_claim");
-    expect(csm_publish(h, &call, key, KEY_BYTES, CSM_VALUE, 1, &piece, 1), CSM_OK, "csm_publish");
-}
 
 static void reset(csm *h) {
     expect(csm_reset_lock(h, 1000000000), CSM_OK, "csm_reset_lock");
@@ -80,22 +25,17 @@ static void reset(csm *h) {
     csm_reset_unlock(h);
 }
 
-static void make_caches(void) {
+static void make_caches(bool with_large) {
     cache = make(512 * MIB, MANY + 16);
     scratch = make(256 * MIB, 1 << 18);
     for (uint64_t n = 0; n < entries; n++) store(cache, n, payload, KIB);
-    void *large = calloc(100, MIB);
-    store(cache, entries, large, MIB);
-    store(cache, entries + 1, large, 100 * MIB);
-    free(large);
-    shuffled = malloc(entries * sizeof *shuffled);
-    uint64_t seed = 1;
-    for (uint64_t i = 0; i < entries; i++) {
-        seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        uint64_t j = (seed >> 33) % (i + 1);
-        shuffled[i] = shuffled[j];
-        shuffled[j] = i;
+    if (with_large) {
+        void *large = calloc(100, MIB);
+        store(cache, entries, large, MIB);
+        store(cache, entries + 1, large, 100 * MIB);
+        free(large);
     }
+    shuffled = shuffle(entries);
 }
 
 /* ---- the cases */
@@ -129,7 +69,8 @@ static void find_miss(uint64_t n) {
 }
 
 static void hit(uint64_t n) {
-    char key[KEY_BYTES], copy[KIB];
+    char key[KEY_BYTES];
+    _Alignas(64) char copy[KIB]; /* else memcpy's way, and so its instructions, vary with the stack */
     set_key(key, 42);
     while (n--) {
         uint64_t generation = csm_generation(cache);
@@ -177,33 +118,23 @@ static const struct {
     void (*prepare)(uint64_t n); /* not timed */
     void (*run)(uint64_t n);
     uint64_t divisor; /* of BATCH */
+    bool large;       /* of the large values, which are not there when instructions are counted */
 } cases[] = {
-    {"find, hit, the same key", nothing, find_hit, 1},
-    {"find, hit, 10^5 keys in random order", nothing, find_hit_many, 1},
-    {"find, miss", nothing, find_miss, 1},
-    {"hit of 1 KiB: generation, find, copy, generation", nothing, hit, 1},
-    {"view of 1 KiB: acquire, release", nothing, view_1_kib, 2},
-    {"view of 1 MiB: acquire, release", nothing, view_1_mib, 2},
-    {"view of 100 MiB: acquire, release", nothing, view_100_mib, 20},
-    {"store 0 B: claim, publish", empty_scratch, publish_0, 20},
-    {"store 1 KiB: claim, publish", empty_scratch, publish_1_kib, 20},
-    {"miss of 1 KiB: find, claim, publish", empty_scratch, miss, 20},
-    {"reset of an empty cache", nothing, resets, 50},
+    {"find, hit, the same key", nothing, find_hit, 1, false},
+    {"find, hit, 10^5 keys in random order", nothing, find_hit_many, 1, false},
+    {"find, miss", nothing, find_miss, 1, false},
+    {"hit of 1 KiB: generation, find, copy, generation", nothing, hit, 1, false},
+    {"view of 1 KiB: acquire, release", nothing, view_1_kib, 2, false},
+    {"view of 1 MiB: acquire, release", nothing, view_1_mib, 2, true},
+    {"view of 100 MiB: acquire, release", nothing, view_100_mib, 20, true},
+    {"store 0 B: claim, publish", empty_scratch, publish_0, 20, false},
+    {"store 1 KiB: claim, publish", empty_scratch, publish_1_kib, 20, false},
+    {"miss of 1 KiB: find, claim, publish", empty_scratch, miss, 20, false},
+    {"reset of an empty cache", nothing, resets, 50, false},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
 /* ---- running them */
-
-static uint64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static void say(const char *name, uint64_t start, uint64_t end, uint64_t calls) {
-    printf("%s\t%.2f\n", name, (double)(end - start) / (double)calls);
-    fflush(stdout);
-}
 
 static void time_case(int i, uint64_t batch) {
     uint64_t calls = batch / cases[i].divisor + 1;
@@ -238,8 +169,6 @@ static void time_all(uint64_t rounds, uint64_t batch, uint64_t big) {
     }
 }
 
-static uint64_t number(const char *text) { return strtoull(text, NULL, 10); }
-
 int main(int argc, char **argv) {
     if (argc < 5) return 2;
     object = argv[1];
@@ -247,16 +176,20 @@ int main(int argc, char **argv) {
     memset(payload, 'x', sizeof payload);
     bool timed = strcmp(argv[2], "time") == 0;
     entries = timed ? MANY : FEW;
-    make_caches();
+    make_caches(timed);
     if (timed && argc == 6) {
         time_all(number(argv[3]), number(argv[4]), number(argv[5]));
         return 0;
     }
+    if (strcmp(argv[2], "count") != 0) return 2;
     for (int i = 0; i < CASES; i++) {
-        if (strcmp(cases[i].name, argv[3]) != 0) continue;
-        cases[i].prepare(number(argv[4]));
-        cases[i].run(number(argv[4]));
-        return 0;
+        if (cases[i].large) continue;
+        for (int at = 3; at <= 4; at++) {
+            cases[i].prepare(number(argv[at]));
+            CALLGRIND_ZERO_STATS;
+            cases[i].run(number(argv[at]));
+            CALLGRIND_DUMP_STATS_AT(cases[i].name);
+        }
     }
-    return 2;
+    return 0;
 }

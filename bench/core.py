@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from .common import MIB, Bench, Sample, Table
@@ -26,16 +27,31 @@ _ENTRY = 2 * 112
 
 
 def build() -> Path:
-    """Compile core.c, if anything it is made of is newer than the program; return the program."""
-    program = ROOT / "build" / "bench" / "core"
-    sources = [ROOT / "bench" / "core.c", *sorted((ROOT / "csrc").glob("*.c"))]
-    made_of = [*sources, *(ROOT / "csrc").glob("*.h"), Path(__file__)]
+    """Return core.c, compiled."""
+    return compiled_with_core("core")
+
+
+def compiled_with_core(name: str) -> Path:
+    """Return bench/NAME.c, compiled and linked with csrc/*.c."""
+    csrc = ROOT / "csrc"
+    return compiled(name, [ROOT / "bench" / f"{name}.c", *sorted(csrc.glob("*.c"))], [f"-I{csrc}", "-pthread"], "-lrt")
+
+
+def build_marks() -> Path:
+    """Return marks.c, compiled for ctypes."""
+    return compiled("marks.so", [ROOT / "bench" / "marks.c"], ["-shared", "-fPIC"])
+
+
+def compiled(name: str, sources: Sequence[Path], flags: Sequence[str], *libraries: str) -> Path:
+    """Compile `sources`, if anything they are made of is newer than the program `name`; return the program."""
+    program = ROOT / "build" / "bench" / name
+    made_of = [*sources, *(ROOT / "csrc").glob("*.h"), *(ROOT / "bench").glob("*.h"), Path(__file__)]
     if not program.exists() or program.stat().st_mtime < max(path.stat().st_mtime for path in made_of):
         program.parent.mkdir(parents=True, exist_ok=True)
         # Renamed when it is complete: another run may be about to start the one that is there.
-        new = program.with_name(f"core.{os.getpid()}")
-        flags = ["-std=gnu11", "-O2", f"-I{ROOT / 'csrc'}", "-pthread", "-o", str(new)]
-        subprocess.run([os.environ.get("CC", "cc"), *flags, *map(str, sources), "-lrt"], check=True)
+        new = program.with_name(f"{name}.{os.getpid()}")
+        command = [os.environ.get("CC", "cc"), "-std=gnu11", "-O2", "-Wall", "-Wextra", *flags, "-o", str(new)]
+        subprocess.run([*command, *map(str, sources), *libraries], check=True)
         new.replace(program)
     return program
 

@@ -1,16 +1,20 @@
 """how many instructions do hit, miss and reset take, in C and in Python?
 
 A figure without noise, for comparing commits: neither the machine's load nor its clock changes it;
-compiler, C library and Python do. Valgrind's callgrind runs a program that does the same N times, and once
-more with a larger N; the difference of the instructions, divided by that of the N, is the call's. The
+compiler, C library and Python do. Valgrind's callgrind runs a program that does each case some times, and
+then more times; the difference of the instructions, divided by that of the times, is the call's. The
 kernel's instructions, such as those of a system call, are not in it, so a call that makes system calls
 costs more than its figure tells. For C the program is core.c (see core). For Python it is the interpreter,
 with `Cache.cached` and a lambda that returns a ready-made value; making the lambda, and the loop, count.
+
+"more than committed" compares with what the results in the repository said before this run.
+`make guard` looks at the hits in C alone, in a second (see guard).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +24,7 @@ from pathlib import Path
 
 from . import core
 from .common import Bench, Sample, Table
+from .guard import committed
 
 C_CASES = (
     "find, hit, the same key",
@@ -32,12 +37,13 @@ C_CASES = (
     "reset of an empty cache",
 )
 
-#: What is done N times, as a statement; in the loop with it: cache, off, lru, n (0 to N - 1).
+#: What is done some times, as a statement; in the loop with it: cache, off, lru, n (never the same twice).
 PYTHON_CASES = {
     "hit, functools.lru_cache": "lru('product:42')",
     "hit, int": "cache.cached('product:42', lambda: 1)",
+    "hit, int, key a tuple": "cache.cached(('product', 42), lambda: 1)",
+    "hit, int, coopshm.cached": "coopshm.cached('hot', 'product:42', lambda: 1)",
     "hit, bytes of 1 KiB": "cache.cached('product:43', lambda: kib)",
-    "hit, bytes of 1 KiB, key a tuple": "cache.cached(('product', 43), lambda: kib)",
     "hit, bytes of 1 KiB, hot objects: off": "off.cached('product:43', lambda: kib)",
     "hit, dict of 4 items": "cache.cached('product:44', lambda: four)",
     "miss, bytes of 1 KiB": "cache.cached(f'product:{n + 100}', lambda: kib)",
@@ -45,61 +51,76 @@ PYTHON_CASES = {
 }
 
 _SCRIPT = """
-import functools, sys
+import ctypes, functools, gc, itertools
 import coopshm
 coopshm.configure({{"namespace": {namespace!r}, "caches": {{"hot": {{}}, "off": {{"hot_objects": False}}}}}})
 cache, off = coopshm.open("hot"), coopshm.open("off")
 kib, four = b"x" * 1024, {{"id": 42, "name": "product 42", "price": 52.5, "tags": ["new", "sale"]}}
 lru = functools.lru_cache(maxsize=1024)(lambda key: 1)
-def run(times):
-    for n in range(times):
-        {statement}
-run(int(sys.argv[1]))
+marks = ctypes.CDLL({marks!r})
+gc.disable()
+numbers = itertools.count()
+for name, statement in {cases!r}.items():
+    exec(f"def run(times):\\n for n in itertools.islice(numbers, times):\\n  {{statement}}")
+    run(100)
+    for times in {few}, {many}:
+        marks.bench_count()
+        run(times)
+        marks.bench_counted(name.encode())
 """
+
+_FEW, _MANY = 100, 1100
 
 
 def run(bench: Bench) -> list[Table]:
     if shutil.which("valgrind") is None:
         bench.note("left out: valgrind, whose callgrind counts the instructions, is not installed")
         return []
-    tables = []
-    if bench.has_room(core.NEEDS, "instructions in C"):
-        program, name = str(core.build()), core.object_name(bench)
-        cases = bench.pick(C_CASES, C_CASES[:1])
-        commands = [(case, [program, name, "repeat", case]) for case in cases]
-        tables.append(_table("In C", [_sample(case, "C", command, 100, 1100) for case, command in commands]))
+    before = committed()
+    counted = {"C": in_c(bench)}
     if not bench.quick:
+        counted["Python"] = _in_python(bench)
+    tables = []
+    for where, counts in counted.items():
         samples = []
-        for case, statement in PYTHON_CASES.items():
-            script = _SCRIPT.format(namespace=bench.namespace, statement=statement)
-            command = [sys.executable, "-c", script]
-            samples.append(_sample(case, "Python", command, 500, 2500))
-        tables.append(_table("In Python", samples))
+        for case, count in counts.items():
+            samples.append(Sample(case, "now", [count]))
+            if (was := before.get((where, case))) is not None:
+                samples.append(Sample(case, "more than committed", [count - was]))
+        title = f"In {where}"
+        tables.append(Table(title, "instructions a call", samples, contender_is="", show=("median",)))
     return tables
 
 
-def _table(title: str, samples: list[Sample]) -> Table:
-    return Table(title, "instructions a call", samples, contender_is="in", show=("median",))
+def in_c(bench: Bench) -> dict[str, float]:
+    """Return instructions a call, by case."""
+    command = [str(core.build()), core.object_name(bench), "count", str(_FEW), str(_MANY)]
+    counts = _count(command)
+    return {case: counts[case] for case in C_CASES}
 
 
-def _sample(case: str, contender: str, command: Sequence[str], few: int, many: int) -> Sample:
-    """Count `command`, whose last argument is how often to do the case."""
-    counts = [_instructions([*command, str(n)]) for n in (few, many)]
-    return Sample(case, contender, [(counts[1] - counts[0]) / (many - few)])
+def _in_python(bench: Bench) -> dict[str, float]:
+    marks = str(core.build_marks())
+    script = _SCRIPT.format(namespace=bench.namespace, marks=marks, cases=PYTHON_CASES, few=_FEW, many=_MANY)
+    counts = _count([sys.executable, "-c", script])
+    return {case: counts[case] for case in PYTHON_CASES}
 
 
-def _instructions(command: Sequence[str]) -> int:
-    """Return how many instructions the process executed."""
+def _count(command: Sequence[str]) -> dict[str, float]:
+    """Run what counts each case _FEW and _MANY times; return the instructions a call."""
+    counted: dict[str, list[int]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "callgrind.out"
-        callgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"]
+        callgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"]
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
-        command = [*callgrind, *command]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run([*callgrind, *command], env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise RuntimeError(f"failed under valgrind: {command[3:]}\n{done.stderr}")
-        for line in out.read_text().splitlines():
-            what, _, count = line.partition(":")
-            if what in ("totals", "summary"):
-                return int(count.split()[0])
-    raise RuntimeError("callgrind's output has no total")
+            raise RuntimeError(f"failed under valgrind: {command}\n{done.stderr}")
+        for part in Path(folder).glob("out.*"):
+            head = part.read_text()
+            name = re.search(r"^desc: Trigger: Client Request: (.*)$", head, re.MULTILINE)
+            total = re.search(r"^summary: (\d+)$", head, re.MULTILINE)
+            if name and total:
+                counted.setdefault(name[1], []).append(int(total[1]))
+    if not counted:
+        raise RuntimeError("nothing was counted: has the compiler not found valgrind/callgrind.h?")
+    return {name: (max(both) - min(both)) / (_MANY - _FEW) for name, both in counted.items()}

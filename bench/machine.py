@@ -8,15 +8,17 @@ import os
 import platform
 import subprocess
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["describe"]
 
 #: Distributions that the figures depend on, if they are installed.
 _PACKAGES = ("coopshm", "cffi", "posix_ipc", "numpy")
+_PEERS = ("warp_cache", "uWSGI", "lmdb", "diskcache", "redis", "pylibmc", "dogpile.cache", "UltraDict")
 
 
-def describe() -> dict[str, str]:
+def describe(peers: bool = True) -> dict[str, str]:
     """Return machine and versions, in words, ready to be printed."""
     cores = len(os.sched_getaffinity(0))
     versions = []
@@ -25,7 +27,7 @@ def describe() -> dict[str, str]:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             versions.append(f"{package} not installed")
-    return {
+    described = {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _first_line("git", "describe", "--always", "--dirty", "--abbrev=12"),
         "CPU": _cpu(),
@@ -41,6 +43,21 @@ def describe() -> dict[str, str]:
         # More than the questions' own processes explain means that the figures are noisy.
         "load average at the start": f"{os.getloadavg()[0]:.1f} (1 min), {os.getloadavg()[1]:.1f} (5 min)",
     }
+    if peers:
+        described["peers"] = ", ".join(_peers())
+    return described
+
+
+def _peers() -> Iterator[str]:
+    """Yield names and versions of what is compared with, or that it is not installed."""
+    for package in _PEERS:
+        try:
+            yield f"{package} {importlib.metadata.version(package)}"
+        except importlib.metadata.PackageNotFoundError:
+            yield f"{package} not installed"
+    for name, option in (("redis-server", "--version"), ("memcached", "--version")):
+        words = _first_line(name, option).replace("v=", "").split()
+        yield f"{name} {next((word for word in words if word[0].isdigit()), 'not installed')}"
 
 
 def _cpu() -> str:
