@@ -105,13 +105,13 @@ def run(bench: Bench) -> list[Table]:
         for peer, started in running.items():
             peers.attempt(bench, peer, "connecting", partial(_connect, clients, peer, started))
         for name in values:
-            rounds = bench.pick(7 if values[name].n_bytes >= _BIG else 21, 3)
+            rounds = bench.pick(7 if values[name].n_bytes >= _BIG else 41, 3)
             outside, within = _of_value(bench, rounds, name, clients, mule)
             by_value += outside
             inside += within
     keys = _by_key(bench)
     return [
-        Table("By value", "ns a call", by_value, LRU.name, case_is="value", plot="bars"),
+        Table("By value", "ns a call", by_value, LRU.name, case_is="value", plot="ranked"),
         Table("Inside uWSGI", "ns a call", inside, LRU.name, case_is="value"),
         Table("By key, value an int", "ns a call", keys, LRU.name, case_is="key"),
     ]
@@ -177,7 +177,7 @@ def _by_key(bench: Bench) -> list[Sample]:
         for who, expression in CONTENDERS.items()
     ]
     computed = _warm(cases)
-    (samples,) = measure(bench, bench.pick(21, 3), cases)
+    (samples,) = measure(bench, bench.pick(25, 3), cases)
     if _computations() != computed:
         raise RuntimeError("some of the calls were no hits")
     return samples

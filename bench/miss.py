@@ -124,7 +124,9 @@ def run(bench: Bench) -> list[Table]:
     note_loops(bench, beside, by_size)
     lru_name = beside[0].contender
     return [
-        Table(f"A miss of 1 KiB ({rounds} rounds)", "ns a call", side_by_side, lru_name, case_is="value"),
+        Table(
+            f"A miss of 1 KiB ({rounds} rounds)", "ns a call", side_by_side, lru_name, case_is="value", plot="ranked"
+        ),
         Table(f"By size ({rounds} rounds)", "ns a call", sizes, case_is="value", plot="lines"),
     ]
 

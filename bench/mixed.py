@@ -121,7 +121,7 @@ def run(bench: Bench) -> list[Table]:
     quiet = next(iter(SITUATIONS))
     title = f"Hits on {len(os.sched_getaffinity(0))} cores ({rounds} rounds)"
     return [
-        Table(title, "hits a second, by all readers", hits, quiet, contender_is="while there are", plot="bars"),
+        Table(title, "hits a second, by all readers", hits, quiet, contender_is="while there are", plot="shared"),
         Table("Stored meanwhile", "a second", writes, contender_is="while there are"),
     ]
 

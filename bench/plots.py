@@ -3,6 +3,8 @@
 A table names the kind of its picture:
 
     bars       a bar for each sample, cases below each other, on a logarithmic axis
+    ranked     a panel for each case, the contenders from best to worst, on a logarithmic axis
+    shared     the same with cases and contenders in each other's place
     lines      a line for each contender over the cases, on a logarithmic axis
     multiples  a line for each case over the contenders, as multiples of the baseline
     steps      for each sample, which part of the rounds took at most how long
@@ -15,11 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import Table, median, quartiles
+from .common import Sample, Table, median, quartiles
 from .report import ratio
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["MISSING", "draw"]
 
@@ -40,19 +43,73 @@ def draw(tables: Sequence[Table], directory: Path, name: str) -> list[str] | Non
     directory.mkdir(parents=True, exist_ok=True)
     files: list[str] = []
     for table in tables:
-        if table.plot is None:
+        if table.plot is None or not table.samples:
             continue
-        height = 1.0 + 0.22 * len(table.samples) + 0.1 * len(_cases(table)) if table.plot == "bars" else 4.0
-        figure, axes = pyplot.subplots(figsize=(8, height), layout="constrained")
-        _KINDS[table.plot](table, axes)
-        axes.set_title(table.title)
-        if len(axes.get_legend_handles_labels()[1]) > 1:
-            axes.legend()
+        figure = pyplot.figure(figsize=_size(table), layout="constrained")
+        if table.plot in ("ranked", "shared"):
+            _ranked(table if table.plot == "ranked" else _swapped(table), figure)
+        else:
+            axes = figure.subplots()
+            _KINDS[table.plot](table, axes)
+            axes.set_title(table.title)
+            n_labels = len(axes.get_legend_handles_labels()[1])
+            if n_labels > 6:
+                figure.legend(loc="outside right upper", fontsize="small")
+            elif n_labels > 1:
+                axes.legend()
         file = f"{name}-{len(files) + 1}.svg" if files else f"{name}.svg"
         figure.savefig(directory / file, metadata={"Date": None})
         pyplot.close(figure)
         files.append(file)
     return files
+
+
+def _size(table: Table) -> tuple[float, float]:
+    """Return width and height in inches."""
+    if table.plot in ("ranked", "shared"):
+        return 12, 0.8 + 0.11 * len(table.samples) + 0.3 * len(_cases(table))
+    if table.plot == "bars":
+        return 8, 1.0 + 0.22 * len(table.samples) + 0.1 * len(_cases(table))
+    return (11 if len(table.samples) > 24 else 8), 4.5
+
+
+def _swapped(table: Table) -> Table:
+    order = _contenders(table)
+    samples = [Sample(contender, case, values) for case, contender, values in table.samples]
+    return table._replace(samples=sorted(samples, key=lambda sample: order.index(sample.case)))
+
+
+def _ranked(table: Table, figure: Figure) -> None:
+    cases = _cases(table)
+    columns = min(2, len(cases))
+    panels = figure.subplots(-(-len(cases) // columns), columns, squeeze=False)
+    for at, axes in enumerate(panels.flat):
+        if at >= len(cases):
+            axes.set_visible(False)
+            continue
+        more_is_better = "a second" in table.unit
+        samples = [sample for sample in table.samples if sample.case == cases[at]]
+        samples.sort(key=lambda sample: median(sample.values), reverse=more_is_better)
+        middles = [median(sample.values) for sample in samples]
+        spread = [quartiles(sample.values) for sample in samples]
+        error = [
+            [max(0.0, middle - low) for middle, (low, _) in zip(middles, spread, strict=True)],
+            [max(0.0, high - middle) for middle, (_, high) in zip(middles, spread, strict=True)],
+        ]
+        colours = [_colour(sample.contender) for sample in samples]
+        axes.barh(range(len(samples)), middles, 0.7, xerr=error, color=colours)
+        axes.set_yticks(range(len(samples)), [sample.contender for sample in samples], fontsize="small")
+        axes.invert_yaxis()
+        axes.set_xscale("log")
+        axes.set_title(cases[at], fontsize="medium")
+    figure.suptitle(f"{table.title}: {table.unit}, {'more' if more_is_better else 'less'} is better")
+
+
+def _colour(contender: str) -> str:
+    """Tell coopshm, the bound and the peers apart."""
+    if contender.startswith(("coopshm", "Cache.")):
+        return "tab:blue"
+    return "tab:green" if contender == "functools.lru_cache" else "lightgrey"
 
 
 def _cases(table: Table) -> list[str]:
@@ -97,10 +154,13 @@ def _lines(table: Table, axes: Axes) -> None:
 
 def _multiples(table: Table, axes: Axes) -> None:
     contenders = _contenders(table)
-    for case in _cases(table):
+    for at, case in enumerate(_cases(table)):
         samples = [sample for sample in table.samples if sample.case == case]
         places = [contenders.index(sample.contender) for sample in samples]
-        axes.plot(places, [ratio(table, sample) or 0.0 for sample in samples], marker="o", label=case)
+        width = 1.2 if _colour(case) == "lightgrey" else 2.5
+        style = "-" if at < 10 else "--"  # there are ten colours
+        multiples = [ratio(table, sample) or 0.0 for sample in samples]
+        axes.plot(places, multiples, marker="o", label=case, linewidth=width, linestyle=style)
     axes.set_xticks(range(len(contenders)), contenders)
     axes.set_ylim(bottom=0)
     axes.set_ylabel(f"times {table.baseline}")

@@ -174,7 +174,7 @@ def _beside(bench: Bench, processes: int) -> list[Table]:
             samples(took),
             case_is="on",
             show=show,
-            plot="bars",
+            plot="ranked",
         ),
     ]
 

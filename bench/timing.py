@@ -24,7 +24,7 @@ from .procs import Asked
 __all__ = ["Order", "Remote", "Timed", "attend", "measure", "note_loops"]
 
 #: The shortest batch, in nanoseconds: the clock's resolution and an interrupt are small beside it.
-_BATCH_NS = 10_000_000
+_BATCH_NS = 5_000_000
 _QUICK_BATCH_NS = 500_000
 
 
