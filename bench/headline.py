@@ -92,11 +92,14 @@ def _rows(results: _Results) -> Iterator[Row]:
     yield from _stampede(results)
     yield from _misses(results)
     yield from _resets(results)
-    memory = [found["median"] for who, found in results.samples("memory", "Bytes an entry", "") if who == "all"]
+    what, target = "index and headers, an entry", "≤ 64 B"
+    memory = {who: found["median"] for who, found in results.samples("memory", "Bytes an entry", "1,000,000")}
     if memory:
-        yield Row("index and headers, an entry", "≤ 64 B", f"{max(memory):.0f} B", _met(max(memory) <= 64))
+        parts = ("index", "headers and padding", "log and the rest")
+        ours = f"{memory['all']:.0f} B: " + ", ".join(f"{part} {memory[part]:.0f}" for part in parts)
+        yield Row(what, target, ours, _met(memory["all"] <= 64))
     else:
-        yield Row("index and headers, an entry", "≤ 64 B")
+        yield Row(what, target)
 
 
 def _hits(results: _Results) -> Iterator[Row]:

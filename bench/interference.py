@@ -115,11 +115,13 @@ def run(bench: Bench) -> list[Table]:
                 shares[situation].append(100 * computed / (computed + len(hits)))
                 rates[situation].append(done / (duration + 4_000_000) * 1e9)
                 if not hits:
-                    raise RuntimeError(f"no hit at all: {situation}")
+                    # The two took turns on one core, so each call of this one came after a reset.
+                    bench.note(f"a round without any hit, which counts only below: {situation}")
+                    continue
                 figures["median", situation].append(median(hits))
                 figures["p99", situation].append(percentile(hits, 99))
                 figures["slowest", situation].append(max(hits))
-    times = [Sample(figure, situation, values) for (figure, situation), values in figures.items()]
+    times = [Sample(figure, situation, values) for (figure, situation), values in figures.items() if values]
     others = [Sample("the other process does", s, values) for s, values in rates.items()]
     computing = [Sample("calls that computed", s, values) for s, values in shares.items()]
     meanwhile = "meanwhile"

@@ -6,7 +6,7 @@ A table names the kind of its picture:
     ranked     a panel for each case, the contenders from best to worst, on a logarithmic axis
     shared     the same with cases and contenders in each other's place
     lines      a line for each contender over the cases, on a logarithmic axis
-    multiples  a line for each case over the contenders, as multiples of the baseline
+    rates      a line for each case over the contenders, on a logarithmic axis
     steps      for each sample, which part of the rounds took at most how long
 """
 
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .common import Sample, Table, median, quartiles
-from .report import ratio
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,18 +151,18 @@ def _lines(table: Table, axes: Axes) -> None:
     axes.set_ylabel(table.unit)
 
 
-def _multiples(table: Table, axes: Axes) -> None:
+def _rates(table: Table, axes: Axes) -> None:
     contenders = _contenders(table)
     for at, case in enumerate(_cases(table)):
         samples = [sample for sample in table.samples if sample.case == case]
         places = [contenders.index(sample.contender) for sample in samples]
         width = 1.2 if _colour(case) == "lightgrey" else 2.5
         style = "-" if at < 10 else "--"  # there are ten colours
-        multiples = [ratio(table, sample) or 0.0 for sample in samples]
-        axes.plot(places, multiples, marker="o", label=case, linewidth=width, linestyle=style)
+        middles = [median(sample.values) for sample in samples]
+        axes.plot(places, middles, marker="o", label=case, linewidth=width, linestyle=style)
     axes.set_xticks(range(len(contenders)), contenders)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel(f"times {table.baseline}")
+    axes.set_yscale("log")
+    axes.set_ylabel(table.unit)
 
 
 def _steps(table: Table, axes: Axes) -> None:
@@ -174,4 +173,4 @@ def _steps(table: Table, axes: Axes) -> None:
     axes.set_ylabel("part of the rounds")
 
 
-_KINDS = {"bars": _bars, "lines": _lines, "multiples": _multiples, "steps": _steps}
+_KINDS = {"bars": _bars, "lines": _lines, "rates": _rates, "steps": _steps}

@@ -35,8 +35,12 @@ def ratio(table: Table, sample: Sample) -> float | None:
     """Return the median over the rounds of `sample` as a multiple of the baseline."""
     for other in table.samples:
         if other.contender == table.baseline and other.case == sample.case:
+            if not any(other.values):
+                return None
+            if len(sample.values) != len(other.values):  # a round is missing, so there are no pairs
+                return median(sample.values) / median(other.values) if median(other.values) else None
             pairs = zip(sample.values, other.values, strict=True)
-            return median([value / base for value, base in pairs if base]) if any(other.values) else None
+            return median([value / base for value, base in pairs if base])
     return None
 
 

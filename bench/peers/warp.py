@@ -1,4 +1,7 @@
-"""warp_cache with its shared backend: a decorator; entries lie in /dev/shm, in slots of the largest value's size."""
+"""warp_cache with its shared backend: a decorator; entries lie in /dev/shm, in slots of the largest value's size.
+
+Processes that create its file at the same moment die of it, so one process, which does nothing else, is first.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from ..procs import workers
 from .protocol import Client, Expression, Peer, Place, Running
 
 __all__ = ["PEER"]
@@ -49,10 +53,18 @@ class _Warp(Client):
         self._lookup.cache_clear()
 
 
+def _creator(connect: Callable[[], Client]) -> Callable[[None], None]:
+    connect()
+    return lambda message: message
+
+
 @contextmanager
 def _start(place: Place) -> Iterator[Running]:
+    connect = partial(_Warp, place)
     try:
-        yield Running(partial(_Warp, place))
+        with workers(1, partial(_creator, connect)):
+            pass
+        yield Running(connect)
     finally:
         for path in Path("/dev/shm").glob(f"warp_cache_{place.namespace}*"):
             path.unlink(missing_ok=True)
