@@ -23,8 +23,8 @@ from tests.procs import CONTEXT, Child
 
 # A new interpreter gets nothing of its parent's but perhaps descriptors, so few situations can make a difference to it.
 FOR_FRESH = ("alone", "threads_running", "view_alive", "computing")
-# Where another thread may be about to ask for the GIL, a fork from C hangs in Python itself: the child hands the GIL to a
-# thread that it does not have.
+# Where another thread may be about to ask for the GIL, a fork from C hangs in Python itself: the child hands the GIL to
+# a thread that it does not have.
 NOT_FROM_C = ("threads_running", "waiting")
 MATRIX = [
     (way, situation)
