@@ -84,7 +84,8 @@ types: $(INSTALLED) ## mypy, strict
 # ---- the C core by itself
 #
 # Each tests/csrc/test_*.c is a program, linked with all of csrc/*.c, that returns 0 when it passes. It is built
-# in three variants, each under build/c/VARIANT: plain, asan (address and undefined behaviour) and tsan (threads).
+# in three variants, each under build/c/VARIANT: plain, asan (address and undefined behaviour) and tsan (threads). Those of
+# tests/crash have a fourth one, points.
 
 C_FLAGS := -std=gnu11 -g -Wall -Wextra -Icsrc -Itests/csrc
 # 1: a compiler; succeeds when it can build and start a program under each of the sanitizers.
@@ -110,6 +111,7 @@ endef
 $(eval $(call c_variant,plain,$$(CC),-O2))
 $(eval $(call c_variant,asan,$$(SANITIZE_CC),$(ASAN_FLAGS)))
 $(eval $(call c_variant,tsan,$$(SANITIZE_CC),$(TSAN_FLAGS)))
+$(eval $(call c_variant,points,$$(CC),-O2 -DCSM_CRASH_POINTS))
 
 .PHONY: test-c
 test-c: run-plain
@@ -118,13 +120,18 @@ run-asan: export ASAN_OPTIONS ?= abort_on_error=1
 run-asan: export UBSAN_OPTIONS ?= print_stacktrace=1
 run-tsan: export TSAN_OPTIONS ?= halt_on_error=1
 
-# A process is killed and stopped at every instruction (tests/crash/sweep.c; -z now: or its first call of anything in libc would be a
-# search for it), and at the named points of csrc/point.h, which no other build has.
+# A process is killed and stopped at every instruction (sweep.c; -z now: or its first call of anything in libc would be a search
+# for it), and at the named points of csrc/point.h, which are in no other objects than these.
+POINT_TESTS := $(patsubst tests/crash/%.c,build/c/points/%,$(sort $(wildcard tests/crash/test_*.c)))
 build/c/plain/sweep: tests/crash/sweep.c $(patsubst csrc/%.c,build/c/plain/%.o,$(C_SOURCES)) $(C_HEADERS) Makefile
 	$(CC) $(C_FLAGS) -O2 $< $(filter %.o,$^) -lrt -pthread -Wl,-z,now -o $@
+$(POINT_TESTS): build/c/points/%: tests/crash/%.c $(patsubst csrc/%.c,build/c/points/%.o,$(C_SOURCES)) $(C_HEADERS) Makefile
+	$(CC) $(C_FLAGS) -O2 $< $(filter %.o,$^) -lrt -pthread -o $@
 
 .PHONY: test-crash
-test-crash: build/c/plain/sweep
+test-crash: build/c/plain/sweep $(POINT_TESTS)
+	@! nm build/c/plain/*.o | grep csm_crash_point # nothing of them in what is shipped
+	@for program in $(POINT_TESTS); do echo "run $$program"; timeout 300 $$program; done
 	$< --every 100
 
 .PHONY: crash

@@ -86,6 +86,7 @@ int csm_view_acquire(csm *h, const char *key, size_t key_bytes, csm_view **out) 
         }
         uint64_t granules = csm_footprint(key_bytes, found.value_bytes);
         csm_arena_pin(h, h->mine->view_pins, found.place, granules);
+        CSM_CRASH_POINT("view: pinned");
         *view = (csm_view){.cache = h,
                            .data = h->arena + found.value_at,
                            .bytes = found.value_bytes,
@@ -141,6 +142,7 @@ int csm_reset_commit(csm *h, const char *version, size_t version_bytes) {
     uint64_t generation = csm_load(&h->header->generation);
     csm_unlock(h);
     csm_stat_add(h, CSM_STAT_RESETS, 1);
+    CSM_CRASH_POINT("reset: before wake-ups");
     csm_wait_wake(h, 0);
     csm_outcome_sweep(h, generation);
     return CSM_OK;

@@ -4,6 +4,7 @@
 
 #include "atomic.h"
 #include "layout.h"
+#include "point.h"
 
 #include <pthread.h>
 #include <time.h>

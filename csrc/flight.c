@@ -164,6 +164,7 @@ static void take_over_locked(csm *h, uint64_t generation, uint32_t f, struct csm
     csm_store(&flight->pid, h->pid);
     csm_store(&flight->sentinel, 0);
     set_asker(&flight->parent_id, &flight->parent, asker);
+    CSM_CRASH_POINT("take over: prepared");
     csm_store_release(&flight->owner, csm_self(h));
     csm_store_release(&flight->given_up, 0);
     csm_stat_add(h, CSM_STAT_TAKEOVERS, 1);
@@ -197,6 +198,7 @@ static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_h
     set_asker(&flight->parent_id, &flight->parent, asker);
     csm_fill_racy(flight->key, key, csm_min(key_bytes, CSM_KEY_PREVIEW));
     csm_store_release(&flight->serial, serial);
+    CSM_CRASH_POINT("claim: recorded");
     csm_index_occupy_locked(h, generation, slot, hash, f); /* the commit */
     own_locked(h, generation, f, ticket);
     return CSM_OWNER;
@@ -377,6 +379,7 @@ static int lock_for(csm *h, csm_call *call, uint64_t *slot) {
 static void finish_locked(csm *h, const csm_ticket *t, bool wake) {
     csm_flight_free_locked(h, t->flight);
     csm_unlock(h);
+    CSM_CRASH_POINT("finish: before wake-ups");
     if (wake) csm_wait_wake(h, csm_target(t->serial, t->flight));
 }
 
@@ -409,6 +412,7 @@ static int publish_outcome_locked(csm *h, csm_call *call, uint64_t slot, int kin
     csm_arena_return_locked(h, t->generation, flight);
     if (csm_load(&flight->waiters) && csm_outcome_begin_locked(h, t->flight)) {
         csm_unlock(h); /* the payload is copied without the lock */
+        CSM_CRASH_POINT("outcome: begun");
         int written = csm_outcome_write(h, t->flight, pieces, n);
         csm_outcome_end(h, t->flight);
         int code = lock_for(h, call, &slot);
@@ -418,6 +422,7 @@ static int publish_outcome_locked(csm *h, csm_call *call, uint64_t slot, int kin
             bytes = 0;
         }
         csm_outcome_commit_locked(h, t->flight, t->generation, t->serial, bytes, kind, format, csm_wait_count(h, target));
+        CSM_CRASH_POINT("outcome: committed");
     }
     /* Somebody may have joined while there was no record: it starts over and computes. */
     bool wake = csm_load(&flight->waiters);
@@ -449,6 +454,7 @@ static int publish_entry_locked(csm *h, csm_call *call, uint64_t slot, uint64_t 
     uint64_t place = csm_extent_first(extent), entries = 0;
     uint32_t *pins = h->mine->write_pins;
     csm_arena_pin(h, pins, place, csm_extent_granules(extent)); /* under the lock: before any reset */
+    CSM_CRASH_POINT("publish: reserved");
     csm_unlock(h);
 
     int code = csm_arena_back(h, extent);
@@ -457,7 +463,9 @@ static int publish_entry_locked(csm *h, csm_call *call, uint64_t slot, uint64_t 
          * lock) before the first byte is written, so who sees one of these bytes and then loads the generation sees at
          * least this one, and drops what it read for an older one. x86 orders stores anyway; others need the fence. */
         csm_fence_release();
+        CSM_CRASH_POINT("publish: before copy");
         copy_entry(h, flight, slot, place, key, key_bytes, pieces, n, bytes);
+        CSM_CRASH_POINT("publish: copied");
     }
     int locked = CSM_OK;
     while (code == CSM_OK && (locked = lock_for(h, call, &slot)) == CSM_OK) {

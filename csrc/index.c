@@ -190,6 +190,7 @@ void csm_index_commit_locked(csm *h, uint64_t generation, uint64_t entries, uint
     /* SYNC commit: pairs with csm_index_find. From this store on the entry exists. Killed before it: the log record
      * names a slot that is not full, and is ignored and overwritten. Killed after it: repair counts it. */
     csm_store_release(&s->ctl, csm_ctl(generation, 0, CSM_SLOT_FULL));
+    CSM_CRASH_POINT("commit: not counted");
     count_commit_locked(epoch, entries);
 }
 

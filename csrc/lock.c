@@ -36,6 +36,7 @@ static int locked(csm *h, bool stolen) {
     csm_store(&h->header->lock_turns, csm_load(&h->header->lock_turns) + 1);
     if (stolen) {
         csm_stat_add(h, CSM_STAT_STEALS, 1);
+        CSM_CRASH_POINT("lock: stolen");
         /* Killed in here, the word names this process, and the next waiter steals and repairs again. */
         csm_repair_locked(h);
     }

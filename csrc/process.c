@@ -105,6 +105,7 @@ int csm_process_reopen(int fd) {
 /* Makes a row whose lock is held through `fd` ready for its new owner. */
 static uint64_t take_over_row(csm *h, int fd, uint32_t row) {
     struct csm_row *r = &h->rows[row];
+    CSM_CRASH_POINT("row: locked");
     /* First the incarnation: from here on nobody takes the new owner for the old one. */
     uint64_t incarnation = csm_load(&r->incarnation) + 1;
     if ((incarnation & CSM_INCARNATION_MASK) == 0) incarnation++;
@@ -228,6 +229,7 @@ static void before_fork(void) {
         for (uint32_t i = 0; i < CSM_MAX_CHUNKS; i++)
             csm_store(&h->rows[row].view_pins[i], csm_load(&h->mine->view_pins[i]));
         csm_fence_seq();
+        CSM_CRASH_POINT("fork: row for the child");
         h->child_fd = fd;
         h->child_row = row;
     }
@@ -250,6 +252,7 @@ static void after_fork_in_child(void) {
     csm_store(&forks, forks + 1);
     for (csm *h = watched; h; h = h->next) {
         int inherited = h->fd;
+        CSM_CRASH_POINT("fork: not yet adopted");
         memset(&h->spare, 0, sizeof h->spare);
         h->forks++;
         h->pid = (uint64_t)getpid();

@@ -16,6 +16,7 @@
 void csm_repair_locked(csm *h) {
     uint64_t generation = csm_load(&h->header->generation);
     csm_index_repair_locked(h, generation);
+    CSM_CRASH_POINT("repair: half-way");
     csm_flight_repair_locked(h, generation);
     csm_arena_repair_locked(h, generation);
 }

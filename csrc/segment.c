@@ -153,6 +153,7 @@ static int create(csm *h, int fd, const csm_settings *settings) {
     epoch->version[0] = '1';
     epoch->version_bytes = 1;
     header->magic = CSM_MAGIC;
+    CSM_CRASH_POINT("create: filled in");
     /* SYNC usable: pairs with look(); everything above becomes visible. */
     csm_store_release(&header->state, CSM_USABLE);
     return CSM_OK;
@@ -297,9 +298,11 @@ void csm_segment_flip_locked(csm *h, const void *version, size_t version_bytes, 
     n = config ? csm_min(config_bytes, CSM_VERSION_BYTES) : csm_min(csm_load(&old->config_bytes), CSM_VERSION_BYTES);
     csm_store(&epoch->config_bytes, n);
     csm_fill_racy(epoch->config, config ? config : old->config, n);
+    CSM_CRASH_POINT("flip: prepared");
     /* SYNC flip: pairs with every load of the generation; and, with csm_arena_is_pinned, with the pins. Killed before it:
      * no reset took place. Killed after it: it did, as a whole. */
     csm_store_seq(&header->generation, next);
+    CSM_CRASH_POINT("flip: done");
     csm_fence_seq();
 }
 

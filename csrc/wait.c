@@ -69,6 +69,7 @@ void csm_wait_wake(csm *h, uint64_t target) {
         uint64_t waits_for = csm_wait_target(h, node);
         if (waits_for == 0 || (target && waits_for != target)) continue;
         sem_post(&h->nodes[node].u.semaphore);
+        CSM_CRASH_POINT("wake: one of them");
     }
 }
 

@@ -116,8 +116,9 @@ static inline bool is_asleep(pid_t pid) {
 
 /* There is a flight of TARGET. Comes back when the waiter waits for it, asleep. */
 static inline void waiter_wait(struct check_child *waiter, csm *h) {
+    uint64_t others = check_info(h).waiters;
     check_say(waiter, 'w');
-    CHECK_UNTIL(check_info(h).waiters == 1 && is_asleep(waiter->pid));
+    CHECK_UNTIL(check_info(h).waiters == others + 1 && is_asleep(waiter->pid));
 }
 
 /* ---- after a death */

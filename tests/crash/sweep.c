@@ -1,6 +1,6 @@
 /* sweep.c: any process may be killed or stopped at any instruction.
  *
- * usage: sweep [--every N] [--seed N] [PART OF A SCENE'S NAME]...
+ * usage: sweep [--every N] [--seed N] [BEGINNING OF A SCENE'S NAME]...
  *
  * For each scene (scenes.h) and each instruction of it: a fresh victim does the scene up to that instruction. There it is killed by
  * SIGKILL, and the survivors (survivor.h) find the segment sound, all that was stored, nothing half-done, and no row, flight,
@@ -8,7 +8,8 @@
  * then the same is checked. All victims of a scene work on one segment, so that what each of them lost would add up.
  *
  * The stealer is a victim as well: for each state in which another one can die with the write lock, what repairs it is killed
- * and stopped at each of its instructions.
+ * and stopped at each of its instructions. Those before the steal change nothing, and those after the unlock are a claim like
+ * any other: they are done for one state only.
  *
  * --every N: at every N-th instruction, and at all that change what others can see (a byte of the segment, a lock). The seed, printed,
  * says where among N it begins, and chooses some of the states to repair. */
@@ -36,7 +37,7 @@ static void say_where(int signal_number) {
     raise(signal_number);
 }
 
-enum { WATCHDOG_S = 60 };
+enum { WATCHDOG_S = 120 };
 
 static void now_at(const char *what, unsigned part, uint32_t n, const struct trace *t) {
     snprintf(whereabouts, sizeof whereabouts, "in \"%s\": %s in part %u at instruction %u of %u (--every %u --seed %" PRIu64 ")\n",
@@ -215,6 +216,7 @@ struct death {
     const struct scene *scene;
     const struct trace *trace;
     uint32_t n;
+    bool is_first; /* of its scene */
 };
 
 /* Somebody dies with the lock, before the victim's first instruction. */
@@ -267,6 +269,7 @@ static void sweep_point(csm *segment, const struct death *d, const struct trace 
 
 /* Once through part `part`. */
 static void record(csm *segment, const struct death *d, struct trace *t, const struct scene *s, unsigned part) {
+    now_at("traced", part, 0, t);
     const struct scene *setting = d ? d->scene : s;
     uint64_t generation;
     csm *h = prepare(setting, segment, &generation);
@@ -290,6 +293,7 @@ static void sweep_part(csm *segment, const struct death *d, unsigned part) {
     counts.instructions += t.n;
     for (uint32_t n = 0; n <= t.n; n++) {
         counts.states += t.points[n].fresh;
+        if (d && !d->is_first && (t.points[n].lock == 0 || t.points[n].lock == t.points[0].lock)) continue;
         if (!t.points[n].fresh && (n + seed) % every != 0) continue;
         sweep_point(segment, d, &t, part, n, true);
         sweep_point(segment, d, &t, part, n, false);
@@ -303,10 +307,12 @@ static void sweep_repairs(csm *segment) {
     record(segment, NULL, &first, died_in, 0);
     record(segment, NULL, &first, died_in, 0);
     uint64_t states = 0;
+    bool is_first = true;
     for (uint32_t n = 0; n <= first.n; n++) {
-        if (!first.points[n].fresh || !first.points[n].locked) continue;
+        if (!first.points[n].fresh || !first.points[n].lock) continue;
         if (every > 1 && (states++ + seed) % 8 != 0) continue;
-        sweep_part(segment, &(struct death){died_in, &first, n}, 0);
+        sweep_part(segment, &(struct death){died_in, &first, n, is_first}, 0);
+        is_first = false;
     }
     free(first.points);
 }
@@ -339,7 +345,7 @@ static void sweep(void) {
 
 static bool is_wanted(const char *name, char **wanted) {
     bool any = false;
-    for (; *wanted; wanted++) any = any || strstr(name, *wanted);
+    for (; *wanted; wanted++) any = any || strncmp(name, *wanted, strlen(*wanted)) == 0;
     return any;
 }
 

@@ -22,7 +22,7 @@ struct trace {
         uint64_t at;   /* address of the instruction before which this is */
         uint32_t near; /* the point from which single steps lead here */
         bool fresh;    /* others may see something else here than one instruction earlier */
-        bool locked;   /* somebody has the write lock */
+        uint64_t lock; /* who has the write lock, as an owner word */
     } *points;         /* n + 1: the last one is before step_end */
 };
 
@@ -53,7 +53,7 @@ static inline void trace_record(struct trace *t, struct check_child *c, int obje
             CHECK((t->points = realloc(t->points, t->room * sizeof *t->points)));
         }
         struct point *p = &t->points[t->n];
-        *p = (struct point){.at = step_at(c), .near = t->n, .fresh = fresh, .locked = image_lock(&before)};
+        *p = (struct point){.at = step_at(c), .near = t->n, .fresh = fresh, .lock = image_lock(&before)};
         if (t->n > 0 && (forked || trace_has_been_at(t, p->at))) p->near = p[-1].near;
         call = step_at_call(c);
         if (!trace_step(c)) break;

@@ -33,6 +33,7 @@ static inline void step_attach(struct check_child *c) {
     CPU_SET(sched_getcpu(), &one);
     sched_setaffinity(0, sizeof one, &one);
     sched_setaffinity(c->pid, sizeof one, &one);
+    CHECK(ptrace(PTRACE_SETOPTIONS, c->pid, NULL, (void *)PTRACE_O_TRACESYSGOOD) == 0); /* tells stops at calls apart */
 }
 
 /* Lets the child run, as `request` says, until it stops by SIGSTOP or SIGTRAP, and tells by which. */
@@ -41,7 +42,7 @@ static inline int step_until_stop(struct check_child *c, int request) {
         CHECK(ptrace((__typeof__(PTRACE_CONT))request, c->pid, NULL, NULL) == 0);
         int status = check_wait(c, 0);
         CHECK(WIFSTOPPED(status));
-        int by = WSTOPSIG(status);
+        int by = WSTOPSIG(status) & ~0x80;
         if (by == SIGSTOP || by == SIGTRAP) return by;
         CHECK(by == SIGWINCH || by == SIGCONT); /* dropped; anything else, an abort for one, is a failure */
     }
@@ -52,6 +53,14 @@ static inline bool step_once(struct check_child *c) { return step_until_stop(c, 
 
 /* To where the next system call begins, or the one that has begun ends. False: the child is at step_end. */
 static inline bool step_call(struct check_child *c) { return step_until_stop(c, PTRACE_SYSCALL) == SIGTRAP; }
+
+/* The number of the call that begins there; -1: it ends. A child that is killed where a call begins does not make it. */
+static inline int64_t step_call_begun(struct check_child *c) {
+    struct __ptrace_syscall_info info;
+    CHECK(ptrace(PTRACE_GET_SYSCALL_INFO, c->pid, (void *)sizeof info, &info) > 0);
+    CHECK(info.op == PTRACE_SYSCALL_INFO_ENTRY || info.op == PTRACE_SYSCALL_INFO_EXIT);
+    return info.op == PTRACE_SYSCALL_INFO_ENTRY ? (int64_t)info.entry.nr : -1;
+}
 
 /* The child runs to its next step_begin or step_end, and stays there. */
 static inline void step_over(struct check_child *c) { CHECK_EQ(step_until_stop(c, PTRACE_CONT), SIGSTOP); }
