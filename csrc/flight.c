@@ -160,6 +160,7 @@ static void own_locked(csm *h, uint64_t generation, uint32_t f, csm_ticket *tick
 static void take_over_locked(csm *h, uint64_t generation, uint32_t f, struct csm_asker asker, csm_ticket *ticket) {
     struct csm_flight *flight = &h->flights[f];
     csm_arena_return_locked(h, generation, flight);
+    csm_outcome_void_locked(h, f, csm_load(&flight->serial));
     csm_store(&flight->term, csm_load(&flight->term) + 1); /* voids the former owner's ticket, should it have given up */
     csm_store(&flight->pid, h->pid);
     csm_store(&flight->sentinel, 0);

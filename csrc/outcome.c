@@ -111,6 +111,11 @@ void csm_outcome_commit_locked(csm *h, uint32_t f, uint64_t generation, uint64_t
     csm_store_release(&o->word, serial << 16 | csm_min(waiters, WAITERS_MASK));
 }
 
+void csm_outcome_void_locked(csm *h, uint32_t f, uint64_t serial) {
+    uint64_t *word = &h->outcomes[f].word;
+    if (serial_of(csm_load(word)) == serial) csm_store_release(word, 0); /* an earlier flight's may still be read */
+}
+
 bool csm_outcome_find(csm *h, csm_waiter *w) {
     struct csm_outcome *o = &h->outcomes[w->flight];
     if (serial_of(csm_load_acquire(&o->word)) != w->serial) return false; /* SYNC outcome */

@@ -28,6 +28,10 @@ int csm_outcome_write(csm *h, uint32_t f, const csm_piece *pieces, size_t n);
 void csm_outcome_commit_locked(csm *h, uint32_t f, uint64_t generation, uint64_t serial, uint64_t bytes, int kind, int format,
                                uint64_t waiters);
 
+/* The flight `serial` in record `f` has a new owner. What the former one committed, just before its death, is void: the flight had not
+ * ended, so nobody has seen it, and the new owner may end it with something else. */
+void csm_outcome_void_locked(csm *h, uint32_t f, uint64_t serial);
+
 /* Lock-free: fills waiter->outcome_* with the outcome of the flight that it waited for; false when there is none. */
 bool csm_outcome_find(csm *h, csm_waiter *waiter);
 

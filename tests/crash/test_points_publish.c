@@ -247,8 +247,28 @@ static void while_an_outcome_is_written(void) {
     check_survived(h, 1);
 }
 
+/* It says what the flight ended with, and the flight has not ended. Who takes the flight over ends it with something else. */
+static void between_an_outcome_and_the_end_of_its_flight(void) {
+    csm *h = segment(), *other = check_another(h);
+    csm_call waits, joins;
+    published = CSM_NOT_STORED;
+    struct check_child v = halt(h, "outcome: committed", fail_slowly);
+    CHECK_EQ(check_claim(h, TARGET, &waits), CSM_JOINED);
+    CHECK_EQ(check_claim(other, TARGET, &joins), CSM_JOINED);
+    go_on(&v);
+    check_locked(h, true);
+    check_kill(&v);
+    CHECK_EQ(csm_wait(h, &waits, FOR_EVER), CSM_OWNER);
+    CHECK_EQ(publish_value(h, &waits, TARGET), CSM_OK);
+    CHECK_EQ(csm_wait(other, &joins, 0), CSM_AGAIN); /* it finds the value */
+    check_done(h, 1, 1, 2);
+    csm_leave(other);
+    check_survived(h, 1);
+}
+
 CHECK_MAIN(CHECK_TEST(in_a_claim_before_the_slot_says_so), CHECK_TEST(between_reserve_and_unlock),
            CHECK_TEST(between_reserve_and_copy), CHECK_TEST(between_copy_and_commit),
            CHECK_TEST(between_the_commit_and_its_counting), CHECK_TEST(between_unlock_and_the_wake_ups),
            CHECK_TEST(between_two_wake_ups), CHECK_TEST(between_the_store_and_the_wake_of_a_post),
-           CHECK_TEST(a_waiter_in_its_sleep), CHECK_TEST(while_an_outcome_is_written))
+           CHECK_TEST(a_waiter_in_its_sleep), CHECK_TEST(while_an_outcome_is_written),
+           CHECK_TEST(between_an_outcome_and_the_end_of_its_flight))
