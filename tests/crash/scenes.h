@@ -34,7 +34,7 @@ static csm_call owned;           /* by the test's process: a flight of TARGET */
 static csm_call queued;          /* by the same: a place among those who wait for it */
 static struct check_child owner; /* another process that owns TARGET; pid 0: none */
 static int object;               /* the segment's descriptor */
-static unsigned char half[HALF]; /* a payload */
+static unsigned char payload[LARGE];
 
 /* ---- parts of scenes */
 
@@ -105,6 +105,21 @@ static void hit(struct check_child *me, csm *h) {
     if (code == CSM_OWNER) conclude(h, &call, TARGET, code);
 }
 
+/* From within the computation of another key, for which the one who owns TARGET will ask when this one is dead. */
+static void join_nested(struct check_child *me, csm *h) {
+    (void)me;
+    csm_call outer, call;
+    CHECK_EQ(check_claim(h, OUTER, &outer), CSM_OWNER);
+    step_begin();
+    int code = check_claim_in(h, TARGET, &outer, &call);
+    if (code == CSM_JOINED) code = csm_wait(h, &call, 0);
+    if (code == CSM_TIMEOUT) csm_wait_leave(h, &call);
+    step_end();
+    check_code(code, CSM_TIMEOUT);
+    if (code != CSM_TIMEOUT) conclude(h, &call, TARGET, code);
+    publish_value(h, &outer, OUTER);
+}
+
 static void let_owner_die(csm *h) {
     let_another_own_target(h);
     kill_owner();
@@ -116,9 +131,9 @@ static void publish_as(csm *h, int kind, size_t bytes, int expected) {
     csm_call call;
     own_target(h);
     call = owned;
-    check_fill(half, bytes, call.ticket.generation);
+    check_fill(payload, bytes, call.ticket.generation);
     step_begin();
-    int code = check_publish_as(h, &call, TARGET, kind, half, bytes);
+    int code = check_publish_as(h, &call, TARGET, kind, payload, bytes);
     step_end();
     check_code(code, expected);
     CHECK_EQ(obtain(h, TARGET), CSM_OK);
@@ -128,7 +143,7 @@ static void publish(struct check_child *me, csm *h) { (void)me, publish_as(h, CS
 static void find_no_room(struct check_child *me, csm *h) { (void)me, publish_as(h, CSM_VALUE, BYTES, CSM_FULL_ARENA); }
 static void fail(struct check_child *me, csm *h) { (void)me, publish_as(h, CSM_FAILURE, BYTES, CSM_NOT_STORED); }
 static void publish_uncached(struct check_child *me, csm *h) {
-    (void)me, publish_as(h, CSM_UNCACHED, HALF, CSM_NOT_STORED);
+    (void)me, publish_as(h, CSM_UNCACHED, LARGE, CSM_NOT_STORED);
 }
 
 static void abandon(struct check_child *me, csm *h) {
@@ -159,11 +174,11 @@ static void wait_on(csm *h, int expected) {
     /* The owner publishes, or dies; or nothing of that, and this one leaves. */
     step_begin();
     code = wait_for_target(h, &call, 0);
-    if (code == CSM_OUTCOME && csm_outcome_read(h, &call, half) != CSM_OK) code = CSM_AGAIN;
+    if (code == CSM_OUTCOME && csm_outcome_read(h, &call, payload) != CSM_OK) code = CSM_AGAIN;
     if (code == CSM_TIMEOUT) csm_wait_leave(h, &call);
     step_end();
     check_code(code, expected);
-    if (code == CSM_OUTCOME) CHECK(check_filled(half, HALF, call.waiter.generation));
+    if (code == CSM_OUTCOME) CHECK(check_filled(payload, LARGE, call.waiter.generation));
     if (code == CSM_OWNER) conclude(h, &call, TARGET, code);
 }
 
@@ -176,8 +191,8 @@ static void then_publish(csm *h, unsigned part) {
     if (part == 0) publish_owned(h);
 }
 static void then_fail(csm *h, unsigned part) {
-    check_fill(half, HALF, owned.ticket.generation);
-    if (part == 0 && owned.ticket.serial) check_publish_as(h, &owned, TARGET, CSM_FAILURE, half, HALF);
+    check_fill(payload, LARGE, owned.ticket.generation);
+    if (part == 0 && owned.ticket.serial) check_publish_as(h, &owned, TARGET, CSM_FAILURE, payload, LARGE);
 }
 static void then_die(csm *h, unsigned part) {
     (void)h;
@@ -312,6 +327,7 @@ static const struct scene SCENES[] = {
     {.name = "claim: a miss", .parts = 1, .leaves_lock = true, .victim = miss},
     {.name = "claim: a hit", .parts = 1, .victim = hit, .prepare = store_target},
     {.name = "claim: joins", .parts = 1, .victim = join, .prepare = own_target},
+    {.name = "claim: joins, nested", .parts = 1, .victim = join_nested, .prepare = own_target},
     {.name = "claim: takes over", .parts = 1, .leaves_lock = true, .victim = miss, .prepare = let_owner_die},
     {.name = "publish: stored", .parts = 1, .leaves_lock = true, .awaited = true, .victim = publish},
     {.name = "publish: full", .parts = 1, .leaves_lock = true, .awaited = true, .victim = find_no_room, .prepare = fill_it},

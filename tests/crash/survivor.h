@@ -17,7 +17,7 @@ static const csm_settings TINY = {.memory_limit = CSM_MIN_LIMIT, .max_items = 64
 enum {
     BEFORE = 3,    /* entries that are there before anything happens, of 1000 bytes */
     BYTES = 1500,  /* of any other value */
-    HALF = 20000,  /* of an outcome: more than what a window keeps */
+    LARGE = 100000, /* of an outcome: far more than what a window keeps */
     BIG = 8000,    /* FIT of them fill the arena */
     FIT = 8,
     ROWS = 6,      /* test, waiter, victim, one that died before it, another owner, a forked child */
@@ -25,6 +25,7 @@ enum {
 static const uint64_t FOR_EVER = UINT64_C(3600000000000);
 
 static const char TARGET[] = "target", OTHER[] = "other"; /* what the victim is busy with, and what it is not */
+static const char OUTER[] = "outer";                      /* what it may be computing when it asks for TARGET */
 
 /* ---- as a user does it */
 
@@ -46,11 +47,11 @@ static inline bool is_stored(csm *h, const char *key) {
     return true;
 }
 
-/* An outcome: of BYTES or HALF, and of the generation of its flight. */
+/* An outcome: of BYTES or LARGE, and of the generation of its flight. */
 static inline bool read_outcome(csm *h, csm_call *call) {
-    static unsigned char data[HALF];
+    static unsigned char data[LARGE];
     uint64_t bytes = call->waiter.outcome_bytes;
-    CHECK(bytes == BYTES || bytes == HALF);
+    CHECK(bytes == BYTES || bytes == LARGE);
     int code = csm_outcome_read(h, call, data);
     if (code == CSM_STALE) return false;
     CHECK_EQ(code, CSM_OK);

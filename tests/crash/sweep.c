@@ -162,9 +162,18 @@ static void let_wait(const struct scene *s, csm *h) {
     if (s->awaited && !waiter.pid) CHECK_EQ(check_claim(h, TARGET, &queued), CSM_JOINED);
 }
 
+/* The test computes TARGET, and asks for what a victim was computing when it asked for TARGET: no cycle, for that one is no more. */
+static void ask_from_within(csm *h) {
+    csm_call call;
+    int step = check_claim_in(h, OUTER, &owned, &call);
+    CHECK(step == CSM_OWNER || step == CSM_READY);
+    conclude(h, &call, OUTER, step);
+}
+
 /* All the test does beside a victim that is no more. */
 static void wind_up(const struct scene *s, csm *h) {
     kill_owner();
+    if (owned.ticket.serial) ask_from_within(h);
     publish_owned(h);
     owned.ticket.serial = 0;
     if (queued.waiter.serial) conclude(h, &queued, TARGET, csm_wait(h, &queued, FOR_EVER));
