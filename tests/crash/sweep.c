@@ -132,6 +132,7 @@ static void victim_finish(struct victim *v, csm *h, bool ended_part) {
 static void victim_bury(struct victim *v, csm *h) {
     if (v->hold < 0) return;
     int status;
+    CHECK_UNTIL(check_info(h).processes <= 2); /* the test, and one of the two: as soon as a child is somebody of its own */
     check_reset(h);
     fill_arena(h);
     check_sound(h);
