@@ -69,7 +69,7 @@ bench: $(INSTALLED) ## run the benchmarks, beside all peers that can be installe
 	$(PY) -m bench
 
 .PHONY: guard
-guard: $(INSTALLED) ## instructions of a hit in C, compared with the committed ones
+guard: $(INSTALLED) ## instructions of a hit, compared with the committed ones (no timing)
 	$(PY) -m bench.guard
 
 .PHONY: lint

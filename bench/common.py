@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
+import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, TypeVar
 
 import coopshm
 
-__all__ = ["MIB", "Bench", "CacheSettings", "Config", "Sample", "Table", "median", "quartiles"]
+__all__ = ["MIB", "Bench", "CacheSettings", "Config", "Sample", "Table", "clean", "median", "quartiles"]
 
 T = TypeVar("T")
 
@@ -22,6 +24,9 @@ CacheSettings = Mapping[str, "str | int"]
 Config = Mapping[str, object]
 
 _SHM: Final = Path("/dev/shm")
+
+#: Rounds that are worth it however long they take.
+_LEAST_ROUNDS: Final = 3
 
 
 class Sample(NamedTuple):
@@ -63,15 +68,17 @@ class Bench:
     Attributes:
         quick: a smoke run; the figures are worthless.
         peers: measure other libraries, too.
+        seconds: that all rounds together should take at most.
         namespace: of all caches of the run.
         config: what `coopshm.configure` was called with; a child process calls it with the same.
         notes: what the reader of the figures has to know, in the order it turned up.
     """
 
-    def __init__(self, quick: bool, peers: bool = True) -> None:
+    def __init__(self, quick: bool, peers: bool = True, seconds: float = 60.0) -> None:
         self.quick = quick
         self.peers = peers
-        self.namespace = f"bench-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.seconds = seconds
+        self.namespace = f"{_prefix(os.getpid())}{uuid.uuid4().hex[:8]}"
         self.config: Config = {"namespace": self.namespace}
         self.notes: list[str] = []
 
@@ -84,12 +91,21 @@ class Bench:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for path in _SHM.glob(f"coopshm:{self.namespace}*"):
-            path.unlink(missing_ok=True)
+        clean(os.getpid())
 
     def pick(self, full: T, quick: T) -> T:
         """Return what suits the kind of run: numbers of rounds, sizes."""
         return quick if self.quick else full
+
+    def rounds(self, full: int, quick: int, part: float = 1.0) -> Iterator[int]:
+        """Yield the number of each round; fewer than `full` when `part` of the question's time is spent."""
+        wanted = self.pick(full, quick)
+        enough = time.monotonic() + part * self.seconds
+        for number in range(wanted):
+            if number >= _LEAST_ROUNDS and time.monotonic() > enough:
+                self.note("some of the tables have fewer rounds than they should have, since the time was up")
+                return
+            yield number
 
     def note(self, text: str) -> None:
         if text not in self.notes:
@@ -106,6 +122,19 @@ class Bench:
             return True
         self.note(f"left out, since /dev/shm or memory has less than {n_bytes // MIB} MiB to spare: {what}")
         return False
+
+
+def clean(pid: int) -> None:
+    """Remove what the run in process `pid` has in /dev/shm: files of coopshm and of peers, the folder of servers."""
+    for path in _SHM.glob(f"*{_prefix(pid)}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _prefix(pid: int) -> str:
+    return f"bench-{pid}-"
 
 
 def room() -> int:

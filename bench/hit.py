@@ -20,7 +20,7 @@ second table has what the others cost in the same process: its Python is compile
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 
@@ -48,11 +48,11 @@ def lru_cache(key: object, make: Make) -> Expression:
     return "lookup(key)", {"lookup": lookup, "key": key}
 
 
-def module_cached(key: object, make: Make) -> Expression:
-    return 'coopshm.cached("default", key, make)', {"coopshm": coopshm, "key": key, "make": make}
+def module_cached(name: str, key: object, make: Make) -> Expression:
+    return f"coopshm.cached({name!r}, key, make)", {"coopshm": coopshm, "key": key, "make": make}
 
 
-def memoized(key: object, make: Make) -> Expression:
+def memoized(name: str, key: object, make: Make) -> Expression:
     """The decorated function gets the key as its argument."""
 
     def function(key: object) -> object:
@@ -60,7 +60,7 @@ def memoized(key: object, make: Make) -> Expression:
 
     # Two functions of one name would share their entries.
     function.__qualname__ = f"function_{id(make)}_{key}"
-    return "function(key)", {"function": coopshm.memoize("default")(function), "key": key}  # type: ignore[attr-defined]
+    return "function(key)", {"function": coopshm.memoize(name)(function), "key": key}  # type: ignore[attr-defined]
 
 
 def cache_cached(name: str, key: object, make: Make) -> Expression:
@@ -70,11 +70,16 @@ def cache_cached(name: str, key: object, make: Make) -> Expression:
 #: The caches, which differ in what they keep in the process.
 CACHES: dict[str, bool | str] = {"default": True, "share": "share", "off": False}
 
+_MEMOIZED = {
+    "coopshm.memoize": partial(memoized, "default"),
+    "coopshm.memoize, hot objects: off": partial(memoized, "off"),
+}
 #: Each returns the expression of a hit, and the names in it. The first is what the others are compared with.
 CONTENDERS: dict[str, Callable[[object, Make], Expression]] = {
     LRU.name: lru_cache,
-    "coopshm.cached": module_cached,
-    **({"coopshm.memoize": memoized} if hasattr(coopshm, "memoize") else {}),
+    "coopshm.cached": partial(module_cached, "default"),
+    "coopshm.cached, hot objects: off": partial(module_cached, "off"),
+    **(_MEMOIZED if hasattr(coopshm, "memoize") else {}),
     "Cache.cached": partial(cache_cached, "default"),
     "Cache.cached, hot objects: share": partial(cache_cached, "share"),
     "Cache.cached, hot objects: off": partial(cache_cached, "off"),
@@ -105,7 +110,7 @@ def run(bench: Bench) -> list[Table]:
         for peer, started in running.items():
             peers.attempt(bench, peer, "connecting", partial(_connect, clients, peer, started))
         for name in values:
-            rounds = bench.pick(7 if values[name].n_bytes >= _BIG else 41, 3)
+            rounds = bench.rounds(5, 3, 0.3) if values[name].n_bytes >= _BIG else bench.rounds(41, 3, 0.7 / len(VALUES))
             outside, within = _of_value(bench, rounds, name, clients, mule)
             by_value += outside
             inside += within
@@ -118,7 +123,7 @@ def run(bench: Bench) -> list[Table]:
 
 
 def _of_value(
-    bench: Bench, rounds: int, name: str, clients: dict[Peer, Client], mule: Asked[Order, float] | None
+    bench: Bench, rounds: Iterator[int], name: str, clients: dict[Peer, Client], mule: Asked[Order, float] | None
 ) -> tuple[list[Sample], list[Sample]]:
     """Return what it costs here and in uWSGI."""
     value = VALUES[name].make()
@@ -177,7 +182,7 @@ def _by_key(bench: Bench) -> list[Sample]:
         for who, expression in CONTENDERS.items()
     ]
     computed = _warm(cases)
-    (samples,) = measure(bench, bench.pick(25, 3), cases)
+    (samples,) = measure(bench, bench.rounds(25, 3, 0.1), cases)
     if _computations() != computed:
         raise RuntimeError("some of the calls were no hits")
     return samples

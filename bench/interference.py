@@ -98,7 +98,7 @@ def _round(
 
 
 def run(bench: Bench) -> list[Table]:
-    rounds, duration = bench.pick(25, 2), bench.pick(200_000_000, 10_000_000)
+    duration = bench.pick(200_000_000, 10_000_000)
     if not bench.has_room(_LIMIT, "everything"):
         return []
     bench.configure(interference={"memory_limit": _LIMIT, "max_items": 2**20, "hot_objects": False})
@@ -109,7 +109,7 @@ def run(bench: Bench) -> list[Table]:
     shares: dict[str, list[float]] = {situation: [] for situation in SITUATIONS}
     rates: dict[str, list[float]] = {situation: [] for situation in SITUATIONS}
     with workers(1, partial(_disturber, bench.config)) as (other,):
-        for _ in range(rounds):
+        for _ in bench.rounds(25, 2):
             for situation in SITUATIONS:
                 hits, computed, done = _round(cache, other, situation, duration)
                 shares[situation].append(100 * computed / (computed + len(hits)))
@@ -128,7 +128,7 @@ def run(bench: Bench) -> list[Table]:
     cores = len(os.sched_getaffinity(0))
     return [
         Table(
-            f"Hits of 1 KiB on {cores} cores ({rounds} rounds)",
+            f"Hits of 1 KiB on {cores} cores",
             "ns a hit",
             times,
             "quiet",

@@ -92,7 +92,7 @@ def _new_pages(case: str, size: int, cache: coopshm.Cache) -> Timed:
 
 
 def run(bench: Bench) -> list[Table]:
-    rounds = bench.pick(21, 3)
+    most = bench.pick(21, 3)
     limits: dict[str, str | int] = {"memory_limit": _LIMIT}
     bench.configure(miss=limits, new={**limits, "max_items": 16384})
     cache, new = coopshm.open("miss"), coopshm.open("new")
@@ -112,7 +112,7 @@ def run(bench: Bench) -> list[Table]:
     beside[1].most = beside[2].most
     by_size = [_reset(case, size, cache) for case, size in SIZES.items()]
     # As often as calibrating does it too, and with 64 KiB of arena taken at a time.
-    if bench.has_room(4 * (rounds + 10) * (_BUDGET_NEW + 2 * MIB), "new pages"):
+    if bench.has_room(4 * (most + 10) * (_BUDGET_NEW + 2 * MIB), "new pages"):
         by_size += [_new_pages(case, size, new) for case, size in SIZES.items() if 64 <= size <= MIB]
     with ExitStack() as stack:
         running = stack.enter_context(
@@ -120,14 +120,12 @@ def run(bench: Bench) -> list[Table]:
         )
         for peer, started in running.items():
             peers.attempt(bench, peer, "starting", partial(_add, beside, stack, peer, started))
-        side_by_side, sizes = measure(bench, rounds, beside, by_size)
+        side_by_side, sizes = measure(bench, bench.rounds(most, most), beside, by_size)
     note_loops(bench, beside, by_size)
     lru_name = beside[0].contender
     return [
-        Table(
-            f"A miss of 1 KiB ({rounds} rounds)", "ns a call", side_by_side, lru_name, case_is="value", plot="ranked"
-        ),
-        Table(f"By size ({rounds} rounds)", "ns a call", sizes, case_is="value", plot="lines"),
+        Table("A miss of 1 KiB", "ns a call", side_by_side, lru_name, case_is="value", plot="ranked"),
+        Table("By size", "ns a call", sizes, case_is="value", plot="lines"),
     ]
 
 

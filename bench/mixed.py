@@ -100,7 +100,7 @@ class _Contender:
 
 
 def run(bench: Bench) -> list[Table]:
-    rounds, duration = bench.pick(7, 2), bench.pick(200_000_000, 20_000_000)
+    duration = bench.pick(200_000_000, 20_000_000)
     room = 2 * _ITEMS * len(KIB)
     asked = [HOT, OFF, *PEERS]
     if not bench.has_room(room * (len(asked) + 1), "everything"):
@@ -112,14 +112,14 @@ def run(bench: Bench) -> list[Table]:
         )
         for peer, started in running.items():
             peers.attempt(bench, peer, "starting", partial(_start, stack, contenders, peer, started))
-        for _ in range(rounds):
+        for _ in bench.rounds(7, 2):
             contenders = [
                 one for one in contenders if peers.attempt(bench, one.peer, "a round", partial(one.round, duration))
             ]
     hits = [Sample(one.peer.name, s, values) for one in contenders for s, values in one.hits.items()]
     writes = [Sample(one.peer.name, s, values) for one in contenders for s, values in one.writes.items()]
     quiet = next(iter(SITUATIONS))
-    title = f"Hits on {len(os.sched_getaffinity(0))} cores ({rounds} rounds)"
+    title = f"Hits on {len(os.sched_getaffinity(0))} cores"
     return [
         Table(title, "hits a second, by all readers", hits, quiet, contender_is="while there are", plot="shared"),
         Table("Stored meanwhile", "a second", writes, contender_is="while there are"),

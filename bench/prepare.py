@@ -26,7 +26,8 @@ _TO_BUILD = ("libmemcached-dev", "zlib1g-dev", "python3-dev", "gcc", "libc6-dev"
 #: What peers/ looks for, where it is not the name of the distribution.
 _MODULES = {"uWSGI": "uwsgi"}
 
-_PIP_SECONDS = 600
+#: For one attempt to install something; who cannot reach a registry waits for it several times.
+_SECONDS = 180
 
 
 def main() -> int:
@@ -77,7 +78,7 @@ def pip_install(requirements: Sequence[str]) -> dict[str, str]:
 
 def _pip(requirements: Sequence[str]) -> str | None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
-    return _run(command, _PIP_SECONDS)
+    return _run(command, _SECONDS)
 
 
 def apt_install(packages: Sequence[str]) -> str:
@@ -92,7 +93,7 @@ def apt_install(packages: Sequence[str]) -> str:
         return f"there is no apt-get to install {' '.join(packages)} with"
     install = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "--no-install-recommends"]
     for command in (["apt-get", "update", "-q"], [*install, *packages]):
-        said = _run([*as_root, *command], _PIP_SECONDS)
+        said = _run([*as_root, *command], _SECONDS)
         if said is not None:
             return said
     return ""

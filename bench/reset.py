@@ -28,7 +28,7 @@ from .peers.protocol import Client, Running
 from .procs import CLOCK
 
 #: Seconds after which a peer has no further round.
-_ENOUGH = 4.0
+_ENOUGH = 2.5
 
 
 def _fill(cache: coopshm.Cache, entries: int) -> None:
@@ -46,7 +46,8 @@ def run(bench: Bench) -> list[Table]:
     bench.configure(**{f"reset-{n}": {"memory_limit": _memory(n), "max_items": n} for n in counts})
     caches = {n: coopshm.open(f"reset-{n}") for n in counts}
     took: dict[int, list[float]] = {n: [] for n in counts}
-    for number in range(max(counts.values(), default=0)):
+    most = max(counts.values(), default=0)
+    for number in bench.rounds(most, most):
         for n, rounds in counts.items():
             if number < rounds:
                 _fill(caches[n], n)

@@ -108,7 +108,7 @@ class _Contender:
 
 
 def run(bench: Bench) -> list[Table]:
-    rounds, duration = bench.pick(7, 2), bench.pick(150_000_000, 10_000_000)
+    duration = bench.pick(100_000_000, 10_000_000)
     counts = bench.pick(COUNTS, COUNTS[:2])
     asked = (LRU, HOT, OFF, *PEERS)
     with ExitStack() as stack:
@@ -116,7 +116,7 @@ def run(bench: Bench) -> list[Table]:
         contenders: list[_Contender] = []
         for peer, started in running.items():
             peers.attempt(bench, peer, "starting", partial(_start, stack, contenders, peer, started, max(counts)))
-        for _ in range(rounds):
+        for _ in bench.rounds(7, 2):
             for kind in ("processes", "threads"):
                 for n in counts:
                     for one in contenders:
@@ -127,8 +127,8 @@ def run(bench: Bench) -> list[Table]:
     good = [one for one in contenders if not one.failed]
     cores = len(os.sched_getaffinity(0))
     return [
-        _table(f"Hits of processes on {cores} cores ({rounds} rounds)", "processes", good),
-        _table(f"Hits of threads of one process ({rounds} rounds)", "threads", good),
+        _table(f"Hits of processes on {cores} cores", "processes", good),
+        _table("Hits of threads of one process", "threads", good),
     ]
 
 

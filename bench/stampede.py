@@ -39,7 +39,7 @@ _SETTLE = 0.005
 #: How long a computation takes beside others.
 _COMPUTE = 0.050
 #: Seconds after which a contender has no further round, once it has had two.
-_ENOUGH = 6.0
+_ENOUGH = 4.0
 
 Question = tuple[str, int]
 Reply = tuple[bool, bool, int]
@@ -78,12 +78,11 @@ def run(bench: Bench) -> list[Table]:
 
 
 def _alone(bench: Bench, processes: int) -> list[Table]:
-    rounds = bench.pick(200, 5)
     bench.configure(stampede={"memory_limit": "4 MiB"})
     computations: list[float] = []
     took: dict[str, list[float]] = {"the owner": [], "the median waiter": [], "the last waiter": []}
     with workers(processes, partial(_asker, bench.config, processes - 1)) as askers:
-        for number in range(rounds + 1):
+        for number in bench.rounds(201, 6, 0.3):
             moment = CLOCK() + 10_000_000
             for asker in askers:
                 asker.send((f"key {number}", moment))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import coopshm
@@ -44,12 +44,12 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def _rounds(bench: Bench, rounds: int, n_waiters: int) -> list[float]:
+def _rounds(bench: Bench, rounds: Iterator[int], n_waiters: int) -> list[float]:
     cache = coopshm.open("takeover")
     chance = random.Random(1)
     took = []
     with workers(n_waiters, partial(_waiter, bench.config)) as waiters:
-        for number in range(rounds):
+        for number in rounds:
             key = f"{n_waiters} waiters, round {number}"
             owner = Worker(partial(_owner, bench.config))
             try:
@@ -71,9 +71,8 @@ def _rounds(bench: Bench, rounds: int, n_waiters: int) -> list[float]:
 
 
 def run(bench: Bench) -> list[Table]:
-    rounds = bench.pick(150, 3)
     bench.configure(takeover={"memory_limit": "4 MiB"})
-    samples = [Sample(f"{n} waiting", "SIGKILL", _rounds(bench, rounds, n)) for n in (1, 8)]
+    samples = [Sample(f"{n} waiting", "SIGKILL", _rounds(bench, bench.rounds(150, 3, 0.5), n)) for n in (1, 8)]
     return [
         Table(
             "From the kill to the new computation",

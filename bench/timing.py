@@ -13,7 +13,7 @@ has it time a batch when it is its turn. Nothing else runs here meanwhile.
 from __future__ import annotations
 
 import timeit
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter_ns
@@ -120,13 +120,13 @@ def attend(make: Callable[[], Callable[[str], Timed]]) -> Callable[[Order], floa
     return answer
 
 
-def measure(bench: Bench, rounds: int, *groups: Sequence[Timed]) -> list[list[Sample]]:
-    """Time all cases of all groups, `rounds` times each; return each group's samples, in ns a call."""
+def measure(bench: Bench, rounds: Iterable[int], *groups: Sequence[Timed]) -> list[list[Sample]]:
+    """Time all cases of all groups, once a round; return each group's samples, in ns a call."""
     batch_ns = bench.pick(_BATCH_NS, _QUICK_BATCH_NS)
     cases = [case for group in groups for case in group]
     cases = [case for case in cases if _goes_well(bench, case, partial(case.calibrate, batch_ns))]
     failed: list[Timed] = []
-    for number in range(rounds):
+    for number in rounds:
         for at in range(len(cases)):
             case = cases[(at + number) % len(cases)]
             if case not in failed and not _goes_well(bench, case, case.round):

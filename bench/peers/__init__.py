@@ -78,7 +78,9 @@ def _found(module: str) -> bool:
 def started(bench: Bench, peers: Sequence[Peer], **needs: int) -> Iterator[dict[Peer, Running]]:
     """Start `peers`, all but those that cannot be had: each of these gets a note. `needs` is what Place says."""
     with ExitStack() as stack:
-        folder = tempfile.TemporaryDirectory(prefix="coopshm-bench-", dir="/dev/shm", ignore_cleanup_errors=True)
+        folder = tempfile.TemporaryDirectory(
+            prefix=f"coopshm-{bench.namespace}-", dir="/dev/shm", ignore_cleanup_errors=True
+        )
         place = Place(Path(stack.enter_context(folder)), bench.namespace, **needs)
         running: dict[Peer, Running] = {}
         for peer in peers:

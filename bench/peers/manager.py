@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,6 +27,18 @@ def _the_dict() -> dict[str, object]:
 
 class _Manager(SyncManager):
     """A manager whose `shared` is the same dict for everybody who connects."""
+
+
+def _end_with_parent() -> None:
+    """Have the manager's process, where this is called, end when the bench has ended, however it did."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None, "this is no child"
+        parent.join()
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 _Manager.register("shared", _the_dict, DictProxy)
@@ -59,7 +73,7 @@ class _Dict(Client):
 def _start(place: Place) -> Iterator[Running]:
     address = place.folder / "manager.sock"
     manager = _Manager(str(address), _AUTHKEY, ctx=multiprocessing.get_context("forkserver"))
-    manager.start()
+    manager.start(_end_with_parent)
     try:
         yield Running(partial(_Dict, address))
     finally:

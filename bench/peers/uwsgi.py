@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from ..procs import Asked
 from .protocol import Client, Expression, Peer, Place, Running, dumps
+from .server import end_with_parent
 
 __all__ = ["PEER", "program"]
 
@@ -116,7 +117,12 @@ def _start(place: Place) -> Iterator[Running]:
         listener.listen(place.processes + 8)
         listener.settimeout(_WATCHDOG)  # a mule that never connects must not keep the bench waiting
         with subprocess.Popen(
-            command, stdout=output, stderr=output, env=environment, start_new_session=True
+            command,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=end_with_parent,
         ) as process:
             try:
                 yield _Mules(listener, process, log)
