@@ -134,9 +134,9 @@ static void set_asker(uint64_t *id, uint64_t *target, struct csm_asker asker) {
     csm_store_release(target, asker.target);
 }
 
-static int join_locked(csm *h, uint64_t generation, uint32_t f, struct csm_asker asker, csm_waiter *waiter) {
+static int join_locked(csm *h, uint64_t generation, uint32_t f, uint64_t serial, struct csm_asker asker,
+                       csm_waiter *waiter) {
     struct csm_flight *flight = &h->flights[f];
-    uint64_t serial = csm_load(&flight->serial);
     uint32_t node = csm_wait_node_take(h);
     if (node == CSM_NO_INDEX) return CSM_NO_NODE;
     csm_store(&flight->waiters, 1);
@@ -149,18 +149,19 @@ static int join_locked(csm *h, uint64_t generation, uint32_t f, struct csm_asker
     return CSM_JOINED;
 }
 
-static void own_locked(csm *h, uint64_t generation, uint32_t f, csm_ticket *ticket) {
+static void own_locked(csm *h, uint64_t generation, uint32_t f, uint64_t serial, csm_ticket *ticket) {
     struct csm_flight *flight = &h->flights[f];
-    *ticket = (csm_ticket){.generation = generation, .serial = csm_load(&flight->serial), .owner = csm_self(h),
+    *ticket = (csm_ticket){.generation = generation, .serial = serial, .owner = csm_self(h),
                            .id = h->id, .pid = h->pid, .term = (uint32_t)csm_load(&flight->term), .flight = f};
     csm_stat_add(h, CSM_STAT_COMPUTATIONS, 1);
 }
 
 /* Unattended flight `f`, which must be live: becomes the caller's. */
-static void take_over_locked(csm *h, uint64_t generation, uint32_t f, struct csm_asker asker, csm_ticket *ticket) {
+static void take_over_locked(csm *h, uint64_t generation, uint32_t f, uint64_t serial, struct csm_asker asker,
+                             csm_ticket *ticket) {
     struct csm_flight *flight = &h->flights[f];
     csm_arena_return_locked(h, generation, flight);
-    csm_outcome_void_locked(h, f, csm_load(&flight->serial));
+    csm_outcome_void_locked(h, f, serial);
     csm_store(&flight->term, csm_load(&flight->term) + 1); /* voids the former owner's ticket, should it have given up */
     csm_store(&flight->pid, h->pid);
     csm_store(&flight->sentinel, 0);
@@ -169,7 +170,7 @@ static void take_over_locked(csm *h, uint64_t generation, uint32_t f, struct csm
     csm_store_release(&flight->owner, csm_self(h));
     csm_store_release(&flight->given_up, 0);
     csm_stat_add(h, CSM_STAT_TAKEOVERS, 1);
-    own_locked(h, generation, f, ticket);
+    own_locked(h, generation, f, serial, ticket);
 }
 
 static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_hash hash, const void *key,
@@ -201,22 +202,23 @@ static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_h
     csm_store_release(&flight->serial, serial);
     CSM_CRASH_POINT("claim: recorded");
     csm_index_occupy_locked(h, generation, slot, hash, f); /* the commit */
-    own_locked(h, generation, f, ticket);
+    own_locked(h, generation, f, serial, ticket);
     return CSM_OWNER;
 }
 
 static int claim_locked(csm *h, struct csm_hash hash, const char *key, size_t key_bytes, struct csm_asker asker,
                         csm_call *call) {
     if (csm_destroyed(h)) return CSM_GONE; /* under the lock: a flight here would be published for nobody */
-    uint64_t generation = csm_load(&h->header->generation), slot;
+    uint64_t generation = csm_load(&h->header->generation), slot, serial;
     uint32_t f;
     switch (csm_index_place_locked(h, generation, hash, key, key_bytes, &slot, &f)) {
     case CSM_PLACE_FULL:
         return CSM_READY;
     case CSM_PLACE_COMPUTING:
-        if (csm_flight_is_live(h, generation, f, csm_load(&h->flights[f].serial))) {
-            if (csm_flight_is_attended(h, f)) return join_locked(h, generation, f, asker, &call->waiter);
-            take_over_locked(h, generation, f, asker, &call->ticket);
+        serial = csm_load(&h->flights[f].serial); /* once: what was found live is what is joined or owned */
+        if (csm_flight_is_live(h, generation, f, serial)) {
+            if (csm_flight_is_attended(h, f)) return join_locked(h, generation, f, serial, asker, &call->waiter);
+            take_over_locked(h, generation, f, serial, asker, &call->ticket);
             return CSM_OWNER;
         }
         /* A computing slot whose flight does not point back: damage. Vacating it is safe, nobody owns it. */
@@ -287,7 +289,7 @@ static int try_take_over(csm *h, csm_call *call) {
         csm_flight_is_live(h, w->generation, w->flight, w->serial)) {
         code = CSM_OK;
         if (!csm_flight_is_attended(h, w->flight)) {
-            take_over_locked(h, w->generation, w->flight, (struct csm_asker){w->parent_id, w->parent}, &call->ticket);
+            take_over_locked(h, w->generation, w->flight, w->serial, (struct csm_asker){w->parent_id, w->parent}, &call->ticket);
             code = CSM_OWNER;
         }
     }
@@ -354,9 +356,11 @@ static int check_ticket_locked(csm *h, const csm_ticket *t, uint64_t *slot) {
         csm_load(&flight->term) != t->term || !csm_flight_is_live(h, t->generation, t->flight, t->serial) ||
         *slot >= h->geo.slots) {
         csm_stat_add(h, CSM_STAT_STALE, 1);
-        /* If it still bears the ticket's serial, the record is damaged, or was taken over after this process gave it up. The
-         * latter's new owner is not disturbed: it carries on, or its own successor does. */
-        if (csm_load(&flight->serial) == t->serial && csm_load(&flight->term) == t->term) give_up(h, t);
+        /* In the same generation: it was taken over after this process gave it up, or the record is damaged. If it still names
+         * this process, nobody may be working on it, and all would wait for ever: so it is given up, whatever serial it bears. Another
+         * thread that does work on it (it took it over) is told that it is stale. */
+        if (csm_load(&h->header->generation) == t->generation && csm_load(&flight->owner) == t->owner)
+            csm_store_release(&flight->given_up, csm_load(&flight->serial));
         return CSM_STALE;
     }
     return CSM_OK;

@@ -183,6 +183,20 @@ static void an_outcome_of_which_one_bit_is_wrong_is_lost(void) {
         }
 }
 
+static void nobody_waits_for_a_flight_whose_owner_cannot_finish_it(void) {
+    csm *a = check_segment(&CHECK_SMALL), *b = check_another(a);
+    for (int i = 0; i < 2; i++) {
+        csm_call owner, other;
+        CHECK_EQ(check_claim(a, "key", &owner), CSM_OWNER);
+        struct csm_flight *flight = &a->flights[owner.ticket.flight];
+        csm_store(i ? &flight->term : &flight->serial, 1000);
+        CHECK_EQ(check_publish(a, &owner, "key", "", 0), CSM_STALE);
+        CHECK_EQ(check_claim(b, "key", &other), CSM_OWNER);
+        CHECK_EQ(csm_abandon(b, &other), CSM_OK);
+    }
+    check_sound(a);
+}
+
 /* ---- marks */
 
 static void pins_count_though_the_mark_of_rows_is_too_low(void) {
@@ -222,6 +236,7 @@ CHECK_MAIN(CHECK_TEST(a_hole_is_looked_at_once), CHECK_TEST(a_run_that_grew_is_n
            CHECK_TEST(a_slot_of_which_one_bit_is_wrong_names_no_entry),
            CHECK_TEST(a_slot_of_an_older_generation_does_not_come_back_with_its_control_word),
            CHECK_TEST(a_damaged_key_is_neither_found_nor_listed), CHECK_TEST(an_outcome_of_which_one_bit_is_wrong_is_lost),
+           CHECK_TEST(nobody_waits_for_a_flight_whose_owner_cannot_finish_it),
            CHECK_TEST(pins_count_though_the_mark_of_rows_is_too_low),
            CHECK_TEST(a_mark_of_a_chunk_is_not_believed_unless_it_is_that_chunks),
            CHECK_TEST(a_hint_that_is_too_high_costs_no_flights))
