@@ -198,7 +198,7 @@ def _stampede(results: _Results) -> Iterator[Row]:
     what = "the same, beside peers that compute once"
     mine = results.one("stampede", "Beside others: from", "64", OURS[0].name)
     if mine is not None and best is not None:
-        ratio = f"{mine['median'] / best[2]['median']:.2f}"
+        ratio = f"{mine['median'] / best[2]['median']:.2g}"
         yield Row(what, "", f"{mine['median']:.1f} ms", "", f"{best[0]}: {best[2]['median']:.0f} ms", ratio)
 
 
@@ -236,7 +236,7 @@ def _resets(results: _Results) -> Iterator[Row]:
 
 
 def _beside(ours: float, best: tuple[str, Found] | None) -> tuple[str, str]:
-    return ("", "") if best is None else (f"{best[0]}: {_ns(best[1]['median'])}", f"{ours / best[1]['median']:.2f}")
+    return ("", "") if best is None else (f"{best[0]}: {_ns(best[1]['median'])}", f"{ours / best[1]['median']:.2g}")
 
 
 def _met(met: bool) -> str:

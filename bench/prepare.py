@@ -35,17 +35,23 @@ def main() -> int:
     missing = [name for name in _PROGRAMS if shutil.which(name) is None]
     if missing:
         said = apt_install([_PROGRAMS[name] for name in missing])
-        reasons.update({name: said for name in missing if shutil.which(name) is None})
+        reasons.update(
+            {
+                name: said.get(_PROGRAMS[name], "installed, but not in PATH")
+                for name in missing
+                if shutil.which(name) is None
+            }
+        )
     wanted = wanted_distributions()
     failed = pip_install(wanted)
     if failed:
         apt_install(_TO_BUILD)
         failed = pip_install(list(failed))
-    reasons.update({_MODULES.get(_name(one), _name(one)): said for one, said in failed.items()})
+    reasons.update({_MODULES.get(_name(one), _name(one)): why for one, why in failed.items()})
     NOT_INSTALLED.parent.mkdir(parents=True, exist_ok=True)
     NOT_INSTALLED.write_text(json.dumps(reasons, indent=1) + "\n", encoding="utf-8")
-    for name, said in reasons.items():
-        print(f"bench: not installed, so not compared with: {name}: {said}", file=sys.stderr)
+    for name, why in reasons.items():
+        print(f"bench: not installed, so not compared with: {name}: {why}", file=sys.stderr)
     return 0
 
 
@@ -77,26 +83,27 @@ def pip_install(requirements: Sequence[str]) -> dict[str, str]:
 
 
 def _pip(requirements: Sequence[str]) -> str | None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
-    return _run(command, _SECONDS)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1"]
+    return _run([*command, *requirements], _SECONDS)
 
 
-def apt_install(packages: Sequence[str]) -> str:
-    """Install Debian packages; return what went wrong, or an empty string."""
+def apt_install(packages: Sequence[str]) -> dict[str, str]:
+    """Install Debian packages, all at once or, if that fails, one by one; return why which could not be."""
     if os.getuid() == 0:
         as_root = []
     elif shutil.which("sudo") and _run(["sudo", "-n", "true"], 10) is None:
         as_root = ["sudo", "-n"]
     else:
-        return f"needs root: apt-get install {' '.join(packages)}"
+        return {package: f"needs root: apt-get install {package}" for package in packages}
     if shutil.which("apt-get") is None:
-        return f"there is no apt-get to install {' '.join(packages)} with"
-    install = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "--no-install-recommends"]
-    for command in (["apt-get", "update", "-q"], [*install, *packages]):
-        said = _run([*as_root, *command], _SECONDS)
-        if said is not None:
-            return said
-    return ""
+        return {package: f"there is no apt-get to install {package} with" for package in packages}
+    _run([*as_root, "apt-get", "update", "-q"], _SECONDS)  # if it fails, the lists may be good enough
+    install = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive"]
+    install += ["apt-get", "install", "-q", "-y", "--no-install-recommends"]
+    if _run([*install, *packages], _SECONDS) is None:
+        return {}
+    failed = {package: _run([*install, package], _SECONDS) for package in packages}
+    return {package: said for package, said in failed.items() if said is not None}
 
 
 def _run(command: Sequence[str], seconds: float) -> str | None:
