@@ -1,0 +1,269 @@
+"""The wall clock is set, forward, back, and all over the place: nobody waits longer or shorter for that.
+
+A shim in front of libc moves what processes take for the time of day, so that the machine's own clock can stay.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import coopshm
+from tests import raw
+from tests.conftest import clean
+from tests.namespaces import command
+
+ROOT = Path(__file__).parents[2]
+DAY = 86_400
+WILD = -(2**63)
+
+SHIM = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile int64_t *shared; /* seconds by which the wall clock is wrong; INT64_MIN: each look tells another time */
+
+__attribute__((constructor)) static void begin(void) {
+    int fd = open(getenv("CLOCK_SHIM_FILE"), O_RDWR | O_CLOEXEC);
+    shared = mmap(0, 8, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+}
+
+int clock_gettime(clockid_t id, struct timespec *t) {
+    static __thread uint64_t state = 88172645463325252u;
+    int rc = (int)syscall(SYS_clock_gettime, id, t);
+    if (rc != 0 || (id != CLOCK_REALTIME && id != CLOCK_REALTIME_COARSE)) return rc;
+    if (*shared != INT64_MIN) {
+        t->tv_sec += *shared;
+        return 0;
+    }
+    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+    t->tv_sec = (time_t)(state % 4000000000u);
+    return 0;
+}
+
+int gettimeofday(struct timeval *restrict tv, void *restrict tz) {
+    (void)tz;
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    tv->tv_sec = t.tv_sec;
+    tv->tv_usec = t.tv_nsec / 1000;
+    return 0;
+}
+
+time_t time(time_t *out) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    if (out) *out = t.tv_sec;
+    return t.tv_sec;
+}
+"""
+
+
+class Clock:
+    """In a process under the shim."""
+
+    def set(self, seconds: int) -> None:
+        Path(os.environ["CLOCK_SHIM_FILE"]).write_bytes(struct.pack("<q", seconds))
+
+
+def _forked(body: Callable[[], None]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            body()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    return pid
+
+
+def _reap(pids: list[int]) -> None:
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * len(pids)
+
+
+def _round(c: coopshm.Cache, key: str, change: Callable[[], None], kill: bool, value: str) -> None:
+    """Waiters wait for an owner; the clock changes; the owner publishes, or dies."""
+    (hold, go), (here, there) = os.pipe(), os.pipe()
+
+    def own() -> None:
+        def fn() -> str:
+            os.write(there, b".")
+            os.read(hold, 1)
+            if kill:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return value
+
+        c.cached(key, fn)
+
+    owner = _forked(own)
+    assert os.read(here, 1) == b"."
+
+    def wait() -> None:
+        assert c.cached(key, lambda: value) == value
+
+    before = c.stats()
+    crew = [_forked(wait) for _ in range(4)]
+    while c.stats().waiters < 4:
+        pass
+    change()
+    os.write(go, b".")
+    _reap(crew)
+    assert os.waitstatus_to_exitcode(os.waitpid(owner, 0)[1]) == (-signal.SIGKILL if kill else 0)
+    after = c.stats()
+    assert after.takeovers - before.takeovers == kill
+    assert after.computations - before.computations == kill
+    assert c.get(key) == value
+    assert clean(c)
+
+
+def _scenario(settings: Any) -> None:
+    clock = Clock()
+    coopshm.configure(settings)
+    c = coopshm.open("c")
+    for name, seconds in (("forward", DAY), ("back", -DAY), ("to zero", 0), ("wild", WILD)):
+        for kill in (False, True):
+            steady, wall = time.monotonic(), time.time()
+            _round(c, f"{name} {kill}", lambda seconds=seconds: clock.set(seconds), kill, name)
+            if not kill and seconds != WILD:
+                assert abs(time.time() - wall) > DAY / 2, "the shim is there"
+            assert time.monotonic() - steady < DAY / 2
+        c.reset(name)
+        told = c._attachment.segment.describe().reset_at_ns / 1e9
+        if seconds != WILD:
+            assert abs(told - time.time()) < DAY / 2, "and the core sees it, too"
+        _dead_and_stopped_holders(c)
+        _outcome_shared(c)
+    clock.set(0)
+
+
+def _dead_and_stopped_holders(c: coopshm.Cache) -> None:
+    """The write lock is stolen from the dead, and passed by when the living do not run: by the steady clock."""
+    (here, there), (hold, go) = os.pipe(), os.pipe()
+
+    def hold_it(die: bool) -> None:
+        c._attachment.segment.count(0, 0)
+        raw.hold_write_lock(c)
+        os.write(there, b".")
+        if die:
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.read(hold, 1)
+        raw.drop_write_lock(c)
+
+    before = c.stats()
+    dead = _forked(lambda: hold_it(die=True))
+    os.waitpid(dead, 0)
+    assert os.read(here, 1) == b"."
+    assert c.cached(("dead", before.generation), lambda: 1) == c.get(("dead", before.generation))
+    assert c.stats().steals == before.steals + 1
+    stopped = _forked(lambda: hold_it(die=False))
+    assert os.read(here, 1) == b"."
+    assert c.cached(("stopped", before.generation), lambda: 1) == 1
+    assert c.get(("stopped", before.generation)) is None
+    assert c.stats().bypasses["lock"] == before.bypasses["lock"] + 1
+    os.write(go, b".")
+    _reap([stopped])
+    assert c.cached(("stopped", before.generation), lambda: 2) == c.get(("stopped", before.generation)) == 2
+
+
+def _outcome_shared(c: coopshm.Cache) -> None:
+    """Outcomes expire by the steady clock: who waits for what is not stored shares it."""
+    (hold, go), (here, there) = os.pipe(), os.pipe()
+
+    def ask() -> None:
+        def fn() -> object:
+            os.write(there, b".")
+            os.read(hold, 1)
+            return coopshm.NoCache("shared")
+
+        assert c.cached("not stored", fn) == "shared"
+
+    crew = [_forked(ask) for _ in range(5)]
+    while c.stats().waiters < 4:
+        pass
+    assert os.read(here, 10) == b"."
+    os.write(go, b".")
+    _reap(crew)
+    os.close(there)
+    assert os.read(here, 10) == b"", "computed once"
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("clock")
+    (folder / "shim.c").write_text(SHIM)
+    library, now = folder / "shim.so", folder / "offset"
+    now.write_bytes(bytes(8))
+    compiler = os.environ.get("CC", "cc")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", str(folder / "shim.c"), "-o", str(library)], check=True)
+    return {"LD_PRELOAD": str(library), "CLOCK_SHIM_FILE": str(now)}
+
+
+def test_the_wall_clock_is_set_while_others_wait(settings, namespace, shim) -> None:
+    done = subprocess.run(
+        ["sh", "-c", "exec " + command(_scenario, (settings(),))],
+        env={**os.environ, **shim},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---- and nothing in the code can notice
+
+#: Names of the standard library that tell the time of day.
+WALL = {"time", "time_ns", "localtime", "gmtime", "ctime", "now", "utcnow", "today", "CLOCK_REALTIME"}
+
+
+def test_no_python_code_asks_for_the_time_of_day() -> None:
+    found = []
+    for path in sorted((ROOT / "coopshm").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr in WALL:
+                name = ast.unparse(node)
+                if name.split(".")[0] in ("time", "datetime", "date"):
+                    found.append(f"{path}:{node.lineno}: {name}")
+            if isinstance(node, ast.ImportFrom) and node.module in ("time", "datetime"):
+                found += [f"{path}:{node.lineno}: {name.name}" for name in node.names if name.name in WALL]
+    assert found == []
+
+
+def test_the_core_asks_for_the_time_of_day_only_to_tell_people() -> None:
+    lines = [
+        (path.name, line.strip())
+        for path in sorted((ROOT / "csrc").rglob("*.[ch]"))
+        for line in path.read_text().splitlines()
+    ]
+    asks = [(name, line) for name, line in lines if re.search(r"CLOCK_REALTIME|gettimeofday|\btime\(", line)]
+    # csm_wall_ns; and, where libc has no sem_clockwait, one slice of a wait, which every waiter follows by another one.
+    assert [name for name, _ in asks] == ["core.h", "wait.c"]
+    told = [line for _, line in lines if "csm_wall_ns()" in line]
+    assert told
+    assert all(re.search(r"(created_ns|reset_at_ns|since_ns)\b.*csm_wall_ns\(\)", line) for line in told)
+    fields = [line for _, line in lines if re.search(r"->(created_ns|reset_at_ns|since_ns)\b", line)]
+    looks = [line for line in fields if "csm_wall_ns()" not in line and not line.startswith("out->")]
+    assert looks == ["epoch->reset_at_ns = header->created_ns;"], "nothing is decided by them"
