@@ -24,11 +24,12 @@ __all__ = ["Attachment"]
 log = logging.getLogger("coopshm")
 
 #: How long a thread stays in C while it waits for another resetter, in seconds: then signal handlers run.
-_SLICE = 0.25
+_SLICE = 0.2
 
 #: Slices after which a resetter that gets nothing done is taken for stopped, if there is no callback that may take its
-#: time: without one, a reset takes microseconds. Three make less than the second that nobody may hang longer.
-_PATIENCE = 3
+#: time: without one, a reset takes microseconds. Two, and the core's patience with a stopped holder of the write lock,
+#: make less than the second that nobody may hang longer.
+_PATIENCE = 2
 
 #: For how long, after a new segment could not be had, calls go on without the cache before it is tried again; seconds.
 _REJOIN_PAUSE = 1.0

@@ -138,6 +138,7 @@ class Cache(Front):
     def _cached(self, key: object, fn: Callable[[], object]) -> object:
         """`cached`, for what the way of a hit did not find."""
         data = keys.encode_key(key)
+        stalled = [0]  # nanoseconds that this call has waited for stopped holders of the write lock: it does so once
         while True:
             try:
                 value = self._look_up(data, key)
@@ -145,7 +146,7 @@ class Cache(Front):
                 log.warning("cache %r: key %s: %s; computed without the cache", self.name, keys.preview(data), exc)
                 value = self._bypass(_BYPASS_DECODE, data, fn)
             if value is MISSING:
-                value = self._compute(data, key, fn)
+                value = self._compute(data, key, fn, stalled)
             if value is not MISSING:
                 return value
 
@@ -305,13 +306,14 @@ class Cache(Front):
         if self._hot_mode and size <= VALUE_BYTES_MAX and hot.segment is segment and hot.generation == generation:
             hot.tables.keep(key, value, size)
 
-    def _compute(self, data: bytes, key: object, fn: Callable[[], object]) -> object:
+    def _compute(self, data: bytes, key: object, fn: Callable[[], object], stalled: list[int]) -> object:
         """Nothing is stored: own the computation, or wait for it. MISSING: look again."""
         segment, _ = self._attachment.notice()
         parent = _enclosing(segment, data)
         segment.count(_MISSES)
         self._drain()
         call = segment.call()
+        call.stalled_ns = stalled[0]
         try:
             code = segment.claim(call, data, parent)
             if code == _segment.JOINED and parent:
@@ -338,6 +340,8 @@ class Cache(Front):
             # Also for what a signal handler raised at any point above: a flight must not be left without its owner.
             segment.release(call)
             raise
+        finally:
+            stalled[0] = call.stalled_ns
 
     def _wait(self, segment: Segment, call: Call) -> int:
         while True:

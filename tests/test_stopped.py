@@ -81,6 +81,25 @@ def _fail() -> None:
     raise LookupError("of fn")
 
 
+def test_a_call_that_begins_again_does_not_get_new_patience(cache, monkeypatch) -> None:
+    c = cache()
+    seen: list[int] = []
+    original = _segment.Segment.claim
+
+    def claim(self: Any, call: Any, *args: Any) -> int:
+        seen.append(call.stalled_ns)
+        if len(seen) > 2:
+            return original(self, call, *args)
+        call.stalled_ns += 123
+        return _segment.AGAIN
+
+    monkeypatch.setattr(_segment.Segment, "claim", claim)
+    assert c.cached("k", lambda: "v") == "v"
+    assert seen == [0, 123, 246]
+    assert c.cached("next", lambda: "v") == "v"
+    assert seen == [0, 123, 246, 0]
+
+
 def _publish_late(conn: Any, settings: Any) -> Any:
     coopshm.configure(settings)
     c = coopshm.open("c")
