@@ -25,7 +25,7 @@ from coopshm.config import Config
 from coopshm.errors import DecodeError
 
 from . import goods, records
-from .records import ALARM, BEGIN, CACHED, END, GET, KILL, PUBLISH, VIEW, Board, Log, now
+from .records import ALARM, BEGIN, CACHED, END, GET, KILL, PUBLISH, STOP, VIEW, Board, Log, now
 from .sniper import Sniper
 
 _HELD_MAX = 6
@@ -214,7 +214,9 @@ class Caller:
         """End in one of the next calls of the core, or stop there, perhaps with the lock or in the middle of a copy."""
         number = signal.SIGSTOP if self.rng.random() < 0.2 and not self.is_child else signal.SIGKILL
         shot = self.rng.randrange(first, last)
-        self.sniper = Sniper(number, shot, self.rng, lambda: self.log.write(KILL, self.who, begin=now()))
+        # Announced, since the herd sees it late on a busy machine, or never when it kills the stopped one.
+        kind = STOP if number == signal.SIGSTOP else KILL
+        self.sniper = Sniper(number, shot, self.rng, lambda: self.log.write(kind, self.who, begin=now()))
 
     # ---- calls
 

@@ -153,12 +153,14 @@ class Histories:
         elif kind == HELD:
             self.counts["held checks"] += 1
         elif kind == KILL:
-            self.counts["kills"] += 1
+            self.counts["killed children"] += bool(who & 0xFFFF)
             self._killed[who] = begin
             self._close(who, begin)
         elif kind == STOP:
-            self.counts["stops"] += 1
-            self._stops[who].append([begin, _FOREVER])
+            stops = self._stops[who]
+            if not stops or stops[-1][1] != _FOREVER:  # else announced before, by the one that stopped itself
+                self.counts["stops"] += 1
+                stops.append([begin, _FOREVER])
         elif kind == CONT:
             for stop in self._stops[who]:
                 if stop[1] == _FOREVER:
@@ -169,11 +171,16 @@ class Histories:
         elif kind == DEAD and who:
             self._close(who, begin or end)
             self.counts["lives"] += 1
+            self.counts["killed"] += int(record["code"] == signal.SIGKILL)
             self.counts["own kills"] += int(record["how"] and record["code"] == signal.SIGKILL)
         elif kind == FORK:
             self.counts["forks"] += 1
         elif kind == UNFINISHED:
             self.counts["calls cut by a kill"] += 1
+            # The herd ends the call when it buries the dead, which on a busy machine is late.
+            end = min(end, self._killed.get(who, end))
+            record = record.copy()
+            record["end"] = end
             if record["how"] == records.RESETTING:
                 self._resets.append((begin, end, who))
             if end - begin > _LONG_NS:

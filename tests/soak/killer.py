@@ -33,6 +33,9 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 HANG_S = 30.0
 
 
+_AT_A_TIME = 4
+
+
 class Pace(NamedTuple):
     """Events per second, for a part of the time in `calm`, which lets lives grow older."""
 
@@ -236,8 +239,8 @@ class Herd:
     # ---- deaths
 
     def reap(self) -> bool:
-        """Bury and replace the dead. Returns whether anybody is left."""
-        while True:
+        """Bury and replace the dead, some at a time: others must be continued. Returns whether anybody is left."""
+        for _ in range(_AT_A_TIME):
             try:
                 changed = os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
@@ -258,6 +261,7 @@ class Herd:
             self.bury(worker, status, waited)
             if self.board.word == 1:
                 self.replace(worker.slot)
+        return True
 
     def bury(self, worker: Target, status: int, waited: int) -> None:
         begin, who, key, how, waited_before = self.board.line(worker.slot)

@@ -47,7 +47,8 @@ def table(
     hows = ", ".join(f"{how} {counts[how]:,}" for how in records.HOWS if how != "reset")
     row("calls", f"{calls:,}", f"{hows}; {rate(calls)}")
     row("lives", f"{counts['lives']:,}", f"{counts['calls cut by a kill']:,} calls cut by a kill")
-    row("kills", f"{counts['kills']:,}", f"{rate(counts['kills'])}; {counts['own kills']:,} in calls of the core")
+    kills = counts["killed"] + counts["killed children"]
+    row("kills", f"{kills:,}", f"{rate(kills)}; {counts['own kills']:,} in calls of the core or in an attach")
     row("stops", f"{counts['stops']:,}", f"{histories.stopped_ns / 1e9:.1f} s in all")
     row("forks", f"{counts['forks']:,}")
     row("resets", f"{stats.resets:,}", f"{counts['resets asked for']:,} asked for, generation {stats.generation:,}")

@@ -7,8 +7,9 @@ down who has the lock. So this looks every few hundredths of a second.
 
 What is seen between two looks is counted for the whole time between them. It excuses
     a wait for key k    while the live owner of k's flight was stopped, or was runnable and had no CPU;
-    any call            while the lock's holder was runnable and had no CPU. Not while it was stopped: against that the
-                        product has its own remedy, which the soak is there to try.
+    any call            while the lock's holders, be it one or one after the other, were runnable and had no CPU: it is
+                        held at both looks, and has changed hands less than once a millisecond in between. Not when a
+                        holder was stopped: against that the product has its own remedy, which the soak is there to try.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _EVERY_NS = 40_000_000
 _LOCK_AT, _GEOMETRY_AT, _ROWS_OFF = 320 // 8, 64 // 8, 14  # csrc/layout.h
 _ROW_WORDS, _PID = 4096 // 8, 1
 _KEPT_NS = 30_000_000_000
+_LONG_TURN_NS = 1_000_000  # a critical section takes less than a thousandth of that
 
 Interval = tuple[int, int]
 
@@ -74,15 +76,19 @@ class Witness:
 
     def _look_at_lock(self, before: int, at: int) -> None:
         word, turns = int(self._words[_LOCK_AT]), int(self._words[_LOCK_AT + 1])
-        if word == 0 or (word, turns) != self._held:  # it gets on
-            self._held, self._holder, self._stalled_from = (word, turns), None, before
+        holder = _Process(int(self._words[self._rows + ((word >> 40) - 1) * _ROW_WORDS + _PID])) if word else None
+        (last_word, last_turns), last_holder = self._held, self._holder
+        self._held, self._holder = (word, turns), holder
+        if (word, turns) != (last_word, last_turns):
+            self._stalled_from = at
+        if holder is None or last_holder is None:
             return
-        process = _Process(int(self._words[self._rows + ((word >> 40) - 1) * _ROW_WORDS + _PID]))
-        if self._holder is not None and process.was_stopped(self._holder):
+        if "T" in (holder.letter, last_holder.letter):
             self.longest_stall = max(self.longest_stall, at - self._stalled_from)
-        elif self._holder is not None and process.was_starved(self._holder, at - before):
+        elif (
+            holder.letter in "RD" and last_holder.letter in "RD" and (turns - last_turns) * _LONG_TURN_NS < at - before
+        ):
             self.lock.append((before, at))
-        self._holder = process
 
     def _look_at_flights(self, before: int, at: int) -> None:
         owners: dict[tuple[int, int], _Process] = {}
