@@ -105,7 +105,7 @@ class Scene:
         if self.stores:
             self.other.cached("k", lambda: [int(self.words[0])])
         attachment = self.cache._attachment
-        if self.arrives and not attachment._lock._is_owned():  # type: ignore[attr-defined]
+        if self.arrives and not attachment._threads().lock._is_owned():  # type: ignore[attr-defined]
             seen = self.looks.seen
             attachment.notice()
             self.looks.seen = seen  # by the call itself
