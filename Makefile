@@ -1,4 +1,4 @@
-# `make` alone lists the targets. Variables: VENV, PYTHON, PYTEST_ARGS, NO_SKIPS=1, SECONDS, SOAK_ARGS, SANITIZE_CC.
+# `make` alone lists the targets. Variables: VENV, PYTHON, PYTEST_ARGS, NO_SKIPS=1, SECONDS, SOAK_ARGS, SANITIZE_CC, MODEL.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -173,6 +173,17 @@ warnings:
 sanitize: warnings ## C tests under ASan/UBSan and TSan, hostile bytes; the C core without warnings under gcc and clang
 	@[ -n "$(SANITIZE_CC)" ] || { echo "neither clang nor gcc can build with sanitizers here" >&2; exit 1; }
 	$(MAKE) run-asan run-tsan hostile SECONDS=15 SANITIZE_CC=$(SANITIZE_CC)
+
+# ---- the model
+
+# quick: what CI runs. Anything else: every case, which takes some 8 GB and half an hour.
+MODEL ?= full
+
+.PHONY: model
+model: ## the model of the core's protocol: exhaust its cases, find its broken variants faulty (MODEL=quick)
+	@command -v spin >/dev/null || .ci/install spin
+	@command -v gcc >/dev/null || .ci/install gcc libc6-dev
+	$(PYTHON) csrc/model/run.py $(if $(filter quick,$(MODEL)),--quick)
 
 # ---- distributions
 
