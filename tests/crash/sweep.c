@@ -296,10 +296,20 @@ static void record(csm *segment, const struct death *d, struct trace *t, const s
     check_after(s, h, generation);
 }
 
-static void sweep_part(csm *segment, const struct death *d, unsigned part) {
+/* What happens but once is over after the first time; what happens now and then does not happen twice in a row. */
+static struct trace usual_trace(csm *segment, const struct death *d, const struct scene *s, unsigned part) {
+    enum { TRIES = 3 };
     struct trace t = {.n = 0};
-    record(segment, d, &t, scene, part); /* what happens but once is over after this */
-    record(segment, d, &t, scene, part);
+    record(segment, d, &t, s, part);
+    for (uint32_t i = 0, n = t.n + 1; i < TRIES && t.n != n; i++) {
+        n = t.n;
+        record(segment, d, &t, s, part);
+    }
+    return t;
+}
+
+static void sweep_part(csm *segment, const struct death *d, unsigned part) {
+    struct trace t = usual_trace(segment, d, scene, part);
     counts.instructions += t.n;
     for (uint32_t n = 0; n <= t.n; n++) {
         counts.states += t.points[n].fresh;
@@ -313,14 +323,12 @@ static void sweep_part(csm *segment, const struct death *d, unsigned part) {
 
 /* Every state in which one may die with the lock, in `died_in`. */
 static void sweep_repairs(csm *segment) {
-    struct trace first = {.n = 0};
-    record(segment, NULL, &first, died_in, 0);
-    record(segment, NULL, &first, died_in, 0);
+    struct trace first = usual_trace(segment, NULL, died_in, 0);
     uint64_t states = 0;
     bool is_first = true;
     for (uint32_t n = 0; n <= first.n; n++) {
         if (!first.points[n].fresh || !first.points[n].lock) continue;
-        if (every > 1 && (states++ + seed) % 8 != 0) continue;
+        if (every > 1 && (states++ + seed) % 4 != 0) continue;
         sweep_part(segment, &(struct death){died_in, &first, n, is_first}, 0);
         is_first = false;
     }
@@ -348,7 +356,7 @@ static void sweep(void) {
            " with the lock, %" PRIu64 " of these waited for); %" PRIu64 " astray\n",
            counts.instructions, counts.states, counts.kills, counts.stops, counts.with_lock, counts.patient, counts.astray);
     for (size_t i = 0; i < sizeof counts / sizeof(uint64_t); i++) ((uint64_t *)totals)[i] += ((uint64_t *)&counts)[i];
-    CHECK(counts.astray * 4 <= counts.kills + counts.stops); /* more than a busy machine does */
+    CHECK(counts.astray == 0 || counts.astray < counts.kills + counts.stops); /* some were where they should have been */
 }
 
 /* ---- all of them */

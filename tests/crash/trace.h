@@ -7,13 +7,15 @@
  * it is killed or stopped all the same, and another one tries again.
  *
  * What cannot be stopped within is a system call: it is one instruction. A string instruction, which single steps do stop within,
- * counts as one, too: what it fills is private, or bytes of an entry that nobody can see yet. */
+ * counts as one, too: what it fills is private, or bytes of an entry that nobody can see yet. So does a look at the clock: it
+ * touches nothing of the segment, and would begin anew with each tick that comes while it is stepped through. */
 #ifndef TRACE_H
 #define TRACE_H
 
 #include "image.h"
 #include "step.h"
 
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 
 struct trace {
@@ -26,13 +28,21 @@ struct trace {
     } *points;         /* n + 1: the last one is before step_end */
 };
 
-/* One instruction. False: the child is at step_end. */
+/* Is this the code that the kernel lends to read its clock (two pages of it)? */
+static inline bool trace_is_clock(uint64_t at) {
+    uint64_t first = getauxval(AT_SYSINFO_EHDR);
+    return first && at >= first && at < first + 2 * CSM_PAGE;
+}
+
+/* One instruction. False: the child is at step_end. The step over the call that sends the stop may be told before the stop is. */
 static inline bool trace_step(struct check_child *c) {
     uint64_t at = step_at(c);
+    bool sends = step_at_call(c) == SYS_tgkill;
     do
         if (!step_once(c)) return false;
     while (step_at(c) == at);
-    return true;
+    if (trace_is_clock(step_at(c))) return step_leap(c, step_return(c));
+    return !sends || step_once(c);
 }
 
 static inline bool trace_has_been_at(const struct trace *t, uint64_t at) {
@@ -46,8 +56,7 @@ static inline void trace_record(struct trace *t, struct check_child *c, int obje
     struct image before = {.data = NULL}, now = {.data = NULL};
     image_read(object, &before, 0, bytes);
     bool fresh = true, forked = false;
-    long last = -1, call = -1;
-    for (t->n = 0;; t->n++, last = call) {
+    for (t->n = 0;; t->n++) {
         if (t->n == t->room) {
             t->room = t->room * 2 + 1024;
             CHECK((t->points = realloc(t->points, t->room * sizeof *t->points)));
@@ -55,15 +64,13 @@ static inline void trace_record(struct trace *t, struct check_child *c, int obje
         struct point *p = &t->points[t->n];
         *p = (struct point){.at = step_at(c), .near = t->n, .fresh = fresh, .lock = image_lock(&before)};
         if (t->n > 0 && (forked || trace_has_been_at(t, p->at))) p->near = p[-1].near;
-        call = step_at_call(c);
+        long call = step_at_call(c);
         if (!trace_step(c)) break;
         forked = forked || call == SYS_clone || call == SYS_clone3 || call == SYS_fork;
         image_read(object, &now, 0, bytes);
         fresh = call >= 0 || !image_is(&before, &now); /* a call: a lock of the kernel's, bytes of a window */
         image_swap(&before, &now);
     }
-    /* The step over the call that sends the stop may be told before the stop. The point between them is behind step_end. */
-    if (last == SYS_tgkill) t->n--;
     free(before.data);
     free(now.data);
 }

@@ -102,6 +102,14 @@ static inline long step_at_call(struct check_child *c) {
     return ptrace(PTRACE_PEEKUSER, c->pid, (void *)offsetof(struct user, regs.rax), NULL);
 }
 
+/* Where the function that the child has just been called into goes back to. */
+static inline uint64_t step_return(struct check_child *c) {
+    errno = 0;
+    long stack = ptrace(PTRACE_PEEKUSER, c->pid, (void *)offsetof(struct user, regs.rsp), NULL);
+    CHECK(errno == 0);
+    return (uint64_t)step_code(c, (uint64_t)stack);
+}
+
 /* Runs until the instruction at `at` is the next one. By a breakpoint in the child's own copy of the code; a process that
  * the child forks meanwhile would inherit it. False: the child came to step_end first, and is there. */
 static inline bool step_leap(struct check_child *c, uint64_t at) {
@@ -118,6 +126,7 @@ static inline bool step_leap(struct check_child *c, uint64_t at) {
 #define STEP_LEAPS false
 static inline uint64_t step_at(struct check_child *c) { return (void)c, 0; }
 static inline long step_at_call(struct check_child *c) { return (void)c, -1; }
+static inline uint64_t step_return(struct check_child *c) { return (void)c, 0; }
 static inline bool step_leap(struct check_child *c, uint64_t at) { return (void)c, (void)at, false; }
 #endif
 
