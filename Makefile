@@ -176,7 +176,7 @@ sanitize: warnings ## C tests under ASan/UBSan and TSan, hostile bytes; the C co
 
 # ---- the model
 
-# quick: what CI runs. Anything else: every case, which takes some 8 GB and half an hour.
+# quick: what CI runs. Anything else: every case; keys-three alone has some 80 million states, in 5 GB.
 MODEL ?= full
 
 .PHONY: model
