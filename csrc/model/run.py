@@ -160,10 +160,10 @@ def run(check: Check, memory: int) -> Result:
 
 
 def trace(check: Check, memory: int) -> int:
-    """The shortest way to a fault, found by a breadth-first search (a cycle: the first one found)."""
+    """The shortest way to a fault, found by ever shallower searches (a cycle: the first one found)."""
     where = BUILD / f"trace-{check.name}"
-    build(check, where, memory, *([] if check.is_liveness else ["-DBFS"]))
-    subprocess.run(check.pan, cwd=where, capture_output=True)
+    build(check, where, memory, *([] if check.is_liveness else ["-DREACH"]))
+    subprocess.run([*check.pan, *([] if check.is_liveness else ["-i"])], cwd=where, capture_output=True)
     trail = next(where.glob("*.trail"), None)
     if trail is None:
         print(f"{check.name}: no fault")
