@@ -3,6 +3,7 @@
 import os
 import sys
 import sysconfig
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -15,8 +16,8 @@ werror = ["-Werror"] if os.environ.get("COOPSHM_WERROR") == "1" else []  # as in
 # The way of a hit: the part of the package that is C for CPython's sake (see its head).
 front = Extension(
     "coopshm._front",
-    ["csrc/python/front.c"],
-    depends=["csrc/api.h"],
+    [str(path) for path in sorted(Path("csrc/python").glob("*.c"))],
+    depends=["csrc/api.h", "csrc/python/front.h"],
     include_dirs=["csrc"],
     py_limited_api=stable_abi,
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if stable_abi else [],

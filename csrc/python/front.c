@@ -13,54 +13,17 @@
  * before. The core's handle and its mapping are never freed.
  *
  * It knows of the core what `attach` hands over, since coopshm._core is another shared object. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-#include "api.h"
+#include "front.h"
 
 /* Formats of values.py that matter here. */
 enum { FORMAT_BYTES = 1, FORMAT_BUFFERS = 4, FORMAT_ARRAY = 8 };
-/* Longer encodings than this are left to Python. */
-enum { KEY_ROOM = 512, KEY_DEPTH = 4 };
 /* Hits that a process counts by itself before `_drain` adds them to its row, where others see them. */
 enum { DRAIN_AT = 4096 };
-/* Values that refer to their payload come back over shared memory from this size on, and that is Python's part; below, over a copy. A pin,
- * with its view object, costs about as much as copying this much. */
+/* Values that refer to their payload come back over shared memory from this size on; below, over a copy. A pin, with its view
+ * object, costs about as much as copying this much. */
 enum { PIN_FROM = 16 * 1024 };
 
-/* A segment, as the core knows it. */
-typedef struct {
-    __typeof__(csm_find) *find;
-    __typeof__(csm_view_acquire) *acquire;
-    __typeof__(csm_view_release) *release;
-    csm *handle;
-    const unsigned char *base;
-    const uint64_t *word; /* the generation now */
-    PyObject *owner;      /* keeps the handle from being left */
-} Core;
-
 static bool is_over_memory(int format) { return format == FORMAT_BUFFERS || format == FORMAT_ARRAY; }
-
-typedef struct {
-    PyObject_HEAD
-    Core core;
-    uint64_t entered;      /* the one whose hooks have run; 0: none */
-    PyObject *tables;      /* hot objects: hot.py's object, with these two of its: */
-    PyObject *scalars;     /*   str, bytes or int -> value */
-    PyObject *others;      /*   other key -> (that key, value): 1, True and 1.0 are one key to a dict, but not here */
-    PyObject *decode;      /* (format, payload) -> value */
-    int keeps;             /* hot objects: 0 none, 1 of immutable values, 2 of all */
-    Py_ssize_t size_max;   /* of one, encoded */
-    uint64_t hot_hits;
-} Front;
-
-/* One interpreter: the core has no state for another one either. */
-static PyObject *front_type, *view_type, *name_cached, *name_drain, *name_keep, *caches, *open_cache, *decode_error;
 
 /* ---- generations */
 
@@ -69,127 +32,11 @@ static bool is_now(const uint64_t *word, uint64_t generation) {
     return __atomic_load_n(word, __ATOMIC_ACQUIRE) == generation;
 }
 
-/* ---- views: values over shared memory */
-
-/* Pinned bytes, as long as it lives; and whatever refers to its buffer (a slice, an array) keeps it alive. */
-typedef struct {
-    PyObject_HEAD
-    csm_view *view;
-    __typeof__(csm_view_release) *release;
-    PyObject *owner;
-} View;
-
-/* Takes over `view`. No thread of Python's runs between the pin and this, so none can fork in between. */
-static PyObject *view_of(const Core *core, csm_view *view) {
-    View *self = PyObject_New(View, (PyTypeObject *)view_type);
-    if (!self) {
-        core->release(view);
-        return NULL;
-    }
-    self->view = view;
-    self->release = core->release;
-    self->owner = core->owner;
-    Py_INCREF(self->owner);
-    return (PyObject *)self;
-}
-
-static int view_getbuffer(PyObject *object, Py_buffer *buffer, int flags) {
-    csm_view *view = ((View *)object)->view;
-    return PyBuffer_FillInfo(buffer, object, (void *)view->data, (Py_ssize_t)view->bytes, 1, flags);
-}
-
-static void view_dealloc(PyObject *object) {
-    View *self = (View *)object;
-    PyTypeObject *type = Py_TYPE(object);
-    self->release(self->view);
-    Py_DECREF(self->owner);
-    PyObject_Free(object);
-    Py_DECREF(type);
-}
-
-static PyType_Slot view_slots[] = {
-    {Py_tp_doc, "A value over shared memory, which does not change while this lives."},
-    {Py_bf_getbuffer, view_getbuffer},
-    {Py_tp_dealloc, view_dealloc},
-    {0, NULL},
-};
-
-static PyType_Spec view_spec = {
-    .name = "coopshm._front.View",
-    .basicsize = sizeof(View),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = view_slots,
-};
-
 /* ---- keys */
-
-typedef struct {
-    size_t n;
-    char at[KEY_ROOM];
-} Encoded;
-
-static bool put(Encoded *to, const char *data, size_t n) {
-    if (n > KEY_ROOM - to->n) return false;
-    memcpy(to->at + to->n, data, n);
-    to->n += n;
-    return true;
-}
-
-static bool put_number(Encoded *to, int64_t number) {
-    char digits[18];
-    size_t at = sizeof digits;
-    uint64_t rest = number < 0 ? -(uint64_t)number : (uint64_t)number;
-    do digits[--at] = "0123456789abcdef"[rest & 15];
-    while (rest >>= 4);
-    if (number < 0) digits[--at] = '-';
-    digits[--at] = 'i';
-    return put(to, digits + at, sizeof digits - at);
-}
-
-/* Appends the encoding of `key`, which keys.py defines. False: it is not one of those done here; no exception is set. */
-static bool encode(Encoded *to, PyObject *key, int depth) {
-    if (PyUnicode_CheckExact(key)) {
-        Py_ssize_t n;
-        const char *text = PyUnicode_AsUTF8AndSize(key, &n);
-        if (!text) PyErr_Clear(); /* lone surrogates */
-        return text && put(to, "s", 1) && put(to, text, (size_t)n);
-    }
-    if (PyLong_CheckExact(key)) {
-        int overflow;
-        int64_t number = PyLong_AsLongLongAndOverflow(key, &overflow);
-        return !overflow && put_number(to, number);
-    }
-    if (PyBytes_CheckExact(key)) {
-        char *data;
-        Py_ssize_t n;
-        PyBytes_AsStringAndSize(key, &data, &n);
-        return put(to, "b", 1) && put(to, data, (size_t)n);
-    }
-    if (PyTuple_CheckExact(key)) {
-        Py_ssize_t items = PyTuple_Size(key);
-        if (depth == KEY_DEPTH || !put(to, "(", 1)) return false;
-        for (Py_ssize_t i = 0; i < items; i++) {
-            size_t start = to->n;
-            if (!put(to, "\0\0", 2) || !encode(to, PyTuple_GetItem(key, i), depth + 1)) return false;
-            size_t n = to->n - start - 2;
-            to->at[start] = (char)(n >> 8);
-            to->at[start + 1] = (char)n;
-        }
-        return true;
-    }
-    if (key == Py_None) return put(to, "n", 1);
-    if (key == Py_True) return put(to, "t", 1);
-    if (key == Py_False) return put(to, "f", 1);
-    return false;
-}
-
-static bool is_scalar(PyObject *key) {
-    return PyUnicode_CheckExact(key) || PyLong_CheckExact(key) || PyBytes_CheckExact(key);
-}
 
 /* Keys that can be compared without running anybody's code. Not floats: 0.0 and -0.0 are equal, and two keys. */
 static bool is_plain(PyObject *key) {
-    if (is_scalar(key) || key == Py_None || key == Py_True || key == Py_False) return true;
+    if (front_is_scalar(key) || key == Py_None || key == Py_True || key == Py_False) return true;
     if (!PyTuple_CheckExact(key)) return false;
     Py_ssize_t items = PyTuple_Size(key);
     for (Py_ssize_t i = 0; i < items; i++)
@@ -213,7 +60,7 @@ static bool same_types(PyObject *a, PyObject *b) {
 
 static PyObject *find_hot(Front *self, PyObject *key) {
     PyObject *value;
-    if (is_scalar(key)) {
+    if (front_is_scalar(key)) {
         value = PyDict_GetItemWithError(self->scalars, key);
     } else if (is_plain(key)) {
         PyObject *pair = PyDict_GetItemWithError(self->others, key);
@@ -229,7 +76,7 @@ static PyObject *find_hot(Front *self, PyObject *key) {
 }
 
 static bool is_immutable(PyObject *value) {
-    if (is_scalar(value) || PyFloat_CheckExact(value) || PyBool_Check(value) || value == Py_None) return true;
+    if (front_is_scalar(value) || PyFloat_CheckExact(value) || PyBool_Check(value) || value == Py_None) return true;
     if (!PyTuple_CheckExact(value)) return false;
     Py_ssize_t items = PyTuple_Size(value);
     for (Py_ssize_t i = 0; i < items; i++)
@@ -248,14 +95,14 @@ static PyObject *decode(const Front *self, int format, PyObject *payload) {
     Py_XDECREF(number);
     Py_DECREF(payload);
     /* What cannot be decoded is no hit, and `_cached` deals with it. Anything else is a signal handler's, say. */
-    if (!value && PyErr_ExceptionMatches(decode_error)) PyErr_Clear();
+    if (!value && PyErr_ExceptionMatches(shared.decode_error)) PyErr_Clear();
     return value;
 }
 
 /* Returns `value`, whose reference is taken. */
 static PyObject *keep(Front *self, PyObject *tables, PyObject *key, PyObject *value, Py_ssize_t size) {
     PyObject *bytes = PyLong_FromSsize_t(size), *kept = NULL;
-    if (bytes) kept = PyObject_CallMethodObjArgs((PyObject *)self, name_keep, tables, key, value, bytes, NULL);
+    if (bytes) kept = PyObject_CallMethodObjArgs((PyObject *)self, shared.name_keep, tables, key, value, bytes, NULL);
     if (!kept) Py_CLEAR(value);
     Py_XDECREF(kept);
     Py_XDECREF(bytes);
@@ -271,7 +118,7 @@ static PyObject *pinned(const Core *core, const Encoded *key, uint64_t generatio
         core->release(view);
         return NULL;
     }
-    if (is_over_memory(*format)) return view_of(core, view);
+    if (is_over_memory(*format)) return front_view(core, view);
     PyObject *payload = PyBytes_FromStringAndSize((const char *)view->data, (Py_ssize_t)view->bytes);
     core->release(view);
     return payload;
@@ -279,8 +126,7 @@ static PyObject *pinned(const Core *core, const Encoded *key, uint64_t generatio
 
 static PyObject *find_stored(Front *self, PyObject *key) {
     Encoded data;
-    data.n = 0;
-    if (!self->entered || !encode(&data, key, 0)) return NULL;
+    if (!front_encode(&data, key)) return NULL;
     /* What this call believes in from here on. By the time a decoder returns, another thread (or the decoder itself) may have
      * entered the next generation, and then the value is neither to be returned nor to be kept there. */
     const uint64_t *word = self->core.word, generation = self->entered;
@@ -305,17 +151,22 @@ static PyObject *find_stored(Front *self, PyObject *key) {
     return value;
 }
 
-static PyObject *get(Front *self, PyObject *key, PyObject *fn) {
+PyObject *front_hit(Front *self, PyObject *key) {
+    if (!self->entered) return NULL;
     PyObject *value = find_hot(self, key);
-    if (value && self->hot_hits % DRAIN_AT == 0) {
-        PyObject *drained = PyObject_CallMethodObjArgs((PyObject *)self, name_drain, NULL);
+    if (!value) return find_stored(self, key);
+    if (self->hot_hits % DRAIN_AT == 0) {
+        PyObject *drained = PyObject_CallMethodObjArgs((PyObject *)self, shared.name_drain, NULL);
         if (!drained) Py_CLEAR(value);
         Py_XDECREF(drained);
-    } else if (!value && !PyErr_Occurred()) {
-        value = find_stored(self, key);
     }
+    return value;
+}
+
+PyObject *front_get(Front *self, PyObject *key, PyObject *fn) {
+    PyObject *value = front_hit(self, key);
     if (value || PyErr_Occurred()) return value;
-    return PyObject_CallMethodObjArgs((PyObject *)self, name_cached, key, fn, NULL);
+    return PyObject_CallMethodObjArgs((PyObject *)self, shared.name_cached, key, fn, NULL);
 }
 
 /* ---- what Python sees */
@@ -338,53 +189,30 @@ PyDoc_STRVAR(front_cached_doc, "cached($self, key, fn, /)\n--\n\n"
 "    Exception: whatever `fn` raised, here or where it ran.\n");
 
 static PyObject *front_cached(PyObject *self, PyObject *const *args, Py_ssize_t n) {
-    if (n == 2) return get((Front *)self, args[0], args[1]);
+    if (n == 2) return front_get((Front *)self, args[0], args[1]);
     PyErr_Format(PyExc_TypeError, "Cache.cached() takes a key and a function, but got %zd arguments", n);
     return NULL;
 }
 
-PyDoc_STRVAR(module_cached_doc, "cached(name, key, fn, /)\n--\n\n"
-"Return the value of `key` in cache `name`, calling `fn` to compute it if no process has.\n"
-"\n"
-"See `Cache.cached` for arguments, result and errors, and `open` for the errors of the first use.\n");
+PyDoc_STRVAR(hit_doc, "_hit($self, key, default, /)\n--\n\nReturn the value of `key` if that is a hit, else `default`.");
 
-static PyObject *module_cached(PyObject *module, PyObject *const *args, Py_ssize_t n) {
-    (void)module;
-    if (n != 3) {
-        PyErr_Format(PyExc_TypeError, "coopshm.cached() takes a name, a key and a function, but got %zd arguments", n);
-        return NULL;
-    }
-    PyObject *cache = PyDict_GetItemWithError(caches, args[0]);
-    Py_XINCREF(cache);
-    if (!cache && !PyErr_Occurred()) cache = PyObject_CallFunctionObjArgs(open_cache, args[0], NULL);
-    if (!cache) return NULL;
-    PyObject *value = NULL;
-    if (PyObject_TypeCheck(cache, (PyTypeObject *)front_type)) value = get((Front *)cache, args[1], args[2]);
-    else PyErr_SetString(PyExc_TypeError, "coopshm.open() returned something that is no cache");
-    Py_DECREF(cache);
-    return value;
+static PyObject *front_hit_or(PyObject *self, PyObject *args) {
+    PyObject *key, *otherwise;
+    if (!PyArg_ParseTuple(args, "OO", &key, &otherwise)) return NULL;
+    PyObject *value = front_hit((Front *)self, key);
+    if (value || PyErr_Occurred()) return value;
+    Py_INCREF(otherwise);
+    return otherwise;
 }
 
 PyDoc_STRVAR(attach_doc, "_attach($self, addresses, owner, /)\n--\n\n"
 "Go on with a segment, which is not entered yet. `addresses` are those of csm_find, csm_view_acquire, csm_view_release, of the\n"
 "handle, the mapping, and the generation; `owner` keeps the handle.");
 
-static bool parse_core(PyObject *args, const char *format, Core *core, const char **key, Py_ssize_t *n) {
-    unsigned long long find, acquire, release, handle, base, word;
-    if (!PyArg_ParseTuple(args, format, &find, &acquire, &release, &handle, &base, &word, &core->owner, key, n)) return false;
-    core->find = (__typeof__(csm_find) *)(uintptr_t)find;
-    core->acquire = (__typeof__(csm_view_acquire) *)(uintptr_t)acquire;
-    core->release = (__typeof__(csm_view_release) *)(uintptr_t)release;
-    core->handle = (csm *)(uintptr_t)handle;
-    core->base = (const unsigned char *)(uintptr_t)base;
-    core->word = (const uint64_t *)(uintptr_t)word;
-    return true;
-}
-
 static PyObject *front_attach(PyObject *object, PyObject *args) {
     Front *self = (Front *)object;
     Core core;
-    if (!parse_core(args, "(KKKKKK)O", &core, NULL, NULL)) return NULL;
+    if (!front_parse_core(args, "(KKKKKK)O", &core, NULL, NULL)) return NULL;
     PyObject *old = self->core.owner;
     Py_INCREF(core.owner);
     self->entered = 0;
@@ -425,6 +253,7 @@ static PyObject *front_take_hot_hits(PyObject *self, PyObject *unused) {
 
 static PyMethodDef front_methods[] = {
     {"cached", (PyCFunction)(void (*)(void))front_cached, METH_FASTCALL, front_cached_doc},
+    {"_hit", front_hit_or, METH_VARARGS, hit_doc},
     {"_attach", front_attach, METH_VARARGS, attach_doc},
     {"_enter", front_enter, METH_VARARGS, enter_doc},
     {"_take_hot_hits", front_take_hot_hits, METH_NOARGS, take_doc},
@@ -490,83 +319,10 @@ static PyType_Slot front_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec front_spec = {
+PyType_Spec front_spec = {
     .name = "coopshm._front.Front",
     .basicsize = sizeof(Front),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = front_slots,
 };
 
-PyDoc_STRVAR(bind_doc, "bind(caches, open, decode_error, /)\n--\n\n"
-"Where `cached` finds caches by name, what it calls for others, and what a decoder raises.");
-
-static PyObject *module_bind(PyObject *module, PyObject *args) {
-    (void)module;
-    PyObject *new_caches, *new_open, *new_error;
-    if (!PyArg_ParseTuple(args, "O!OO", &PyDict_Type, &new_caches, &new_open, &new_error)) return NULL;
-    Py_INCREF(new_caches);
-    Py_INCREF(new_open);
-    Py_INCREF(new_error);
-    caches = new_caches; /* once per process: what was there before is not missed */
-    open_cache = new_open;
-    decode_error = new_error;
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(pin_doc, "pin(addresses, owner, key, /)\n--\n\n"
-"Pin the value of an encoded key. Return csm_view_acquire's code, and if that is CSM_OK the format and a View, else 0 and None.");
-
-static PyObject *module_pin(PyObject *module, PyObject *args) {
-    (void)module;
-    Core core;
-    const char *key;
-    Py_ssize_t n;
-    csm_view *view;
-    if (!parse_core(args, "(KKKKKK)Oy#", &core, &key, &n)) return NULL;
-    int code = core.acquire(core.handle, key, (size_t)n, &view);
-    if (code != CSM_OK) return Py_BuildValue("(iiO)", code, 0, Py_None);
-    int format = (int)view->format;
-    PyObject *found = view_of(&core, view);
-    return found ? Py_BuildValue("(iiN)", code, format, found) : NULL;
-}
-
-PyDoc_STRVAR(encode_doc, "encode_key(key, /)\n--\n\n"
-"Return the encoding of `key` as keys.py defines it, or None for a key that is left to that.");
-
-static PyObject *module_encode(PyObject *module, PyObject *key) {
-    (void)module;
-    Encoded data;
-    data.n = 0;
-    if (encode(&data, key, 0)) return PyBytes_FromStringAndSize(data.at, (Py_ssize_t)data.n);
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef module_methods[] = {
-    {"cached", (PyCFunction)(void (*)(void))module_cached, METH_FASTCALL, module_cached_doc},
-    {"bind", module_bind, METH_VARARGS, bind_doc},
-    {"pin", module_pin, METH_VARARGS, pin_doc},
-    {"encode_key", module_encode, METH_O, encode_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "coopshm._front", .m_doc = "The way of a hit.", .m_size = -1, .m_methods = module_methods,
-};
-
-PyMODINIT_FUNC PyInit__front(void) {
-    PyObject *module = PyModule_Create(&definition);
-    if (!module) return NULL;
-    name_cached = PyUnicode_InternFromString("_cached");
-    name_drain = PyUnicode_InternFromString("_drain");
-    name_keep = PyUnicode_InternFromString("_keep");
-    caches = PyDict_New();
-    front_type = PyType_FromSpec(&front_spec);
-    view_type = PyType_FromSpec(&view_spec);
-    if (!name_cached || !name_drain || !name_keep || !caches || !front_type || !view_type) goto failed;
-    Py_INCREF(front_type);
-    if (PyModule_AddObject(module, "Front", front_type) == 0) return module;
-    Py_DECREF(front_type);
-failed:
-    Py_DECREF(module);
-    return NULL;
-}

@@ -1,0 +1,115 @@
+"""`memoize`: a function whose results are cached, under a key made of its name and arguments."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from types import MethodType
+from typing import Final, ParamSpec, Protocol, TypeVar, cast
+
+from ._front import Memo, cached
+from .config import check_name
+
+__all__ = ["Memoized", "memoize"]
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+R = TypeVar("R")
+
+_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Memoized(Protocol[P, R_co]):
+    """A function whose results are cached. Made by `memoize`."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> tuple[object, ...]:
+        """Return the key of a call with these arguments."""
+
+
+def memoize(name: str, *, key: Callable[..., object] | None = None) -> Callable[[Callable[P, R]], Memoized[P, R]]:
+    """Return a decorator that caches what a function returns in cache `name`.
+
+    The key is the function's module and qualified name with the arguments, the same however they are passed: `f(1)`,
+    `f(x=1)` and a default of 1 are one call. A change of the code does not change the key: reset the cache, or have its
+    `version` follow the code. Works on functions and on coroutine functions (see `acached`), and on methods with `key`.
+
+    The decorated function has `cache_key(*args, **kwargs)`, the key of such a call, and `__wrapped__`, the function
+    itself.
+
+    Args:
+        name: of the cache, which is opened at the first call.
+        key: called with the arguments, returns what is to stand for them in the key. For arguments that cannot be keys
+            themselves, such as `self` or a connection. Default: the arguments.
+
+    Raises:
+        ConfigError: `name` cannot be a name.
+        InvalidKeyError: by a call, when an argument cannot be part of a key.
+    """
+    check_name(name)
+
+    def decorate(function: Callable[P, R]) -> Memoized[P, R]:
+        kind = _coroutine_function if inspect.iscoroutinefunction(function) else _Function
+        decorated = kind(name, function, _Keys(function, key))
+        return cast("Memoized[P, R]", functools.update_wrapper(decorated, function))
+
+    return decorate
+
+
+class _Keys:
+    """The keys of a function's calls."""
+
+    def __init__(self, function: Callable[..., object], own: Callable[..., object] | None) -> None:
+        self.name = f"{function.__module__}.{function.__qualname__}"
+        self._own = own
+        self._signature = inspect.signature(function)
+        self._kinds = {name: p.kind for name, p in self._signature.parameters.items()}
+
+    @property
+    def ordinary(self) -> int:
+        """How many positional arguments are, after the name, the items of the key; -1 when it is not so simple."""
+        simple = self._own is None and all(kind in _POSITIONAL for kind in self._kinds.values())
+        return len(self._kinds) if simple else -1
+
+    def of(self, *args: object, **kwargs: object) -> tuple[object, ...]:
+        if self._own is not None:
+            return (self.name, self._own(*args, **kwargs))
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return (self.name, *(self._item(name, value) for name, value in bound.arguments.items()))
+
+    def _item(self, name: str, value: object) -> object:
+        if self._kinds[name] is inspect.Parameter.VAR_KEYWORD:
+            return tuple(sorted(cast("dict[str, object]", value).items()))
+        return value
+
+
+class _Function(Memo):
+    """What `memoize` makes of a function: hits are in C (csrc/python/memo.c)."""
+
+    def __init__(self, name: str, function: Callable[..., object], keys: _Keys) -> None:
+        super().__init__(name, keys.name, keys.ordinary)
+        self._name = name
+        self._wrapped = function
+        self.cache_key = keys.of
+
+    def __get__(self, instance: object, owner: type | None = None) -> object:
+        return self if instance is None else MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<memoized {self._wrapped!r} in cache {self._name!r}>"
+
+    def _ask(self, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+        return cached(self._name, self.cache_key(*args, **kwargs), functools.partial(self._wrapped, *args, **kwargs))
+
+
+def _coroutine_function(name: str, function: Callable[..., Awaitable[object]], keys: _Keys) -> Callable[..., object]:
+    async def memoized(*args: object, **kwargs: object) -> object:
+        from . import acached
+
+        return await acached(name, keys.of(*args, **kwargs), functools.partial(function, *args, **kwargs))
+
+    memoized.cache_key = keys.of  # type: ignore[attr-defined]
+    return memoized

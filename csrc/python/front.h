@@ -1,0 +1,86 @@
+/* front.h: what the parts of coopshm._front share.
+ *
+ *   encode.c  keys as bytes              front.c   hits: the type Front
+ *   view.c    values over shared memory  memo.c    hits of a decorated function: the type Memo
+ *   module.c  the module
+ *
+ * It is written for the stable ABI where that has buffers, from CPython 3.11 on (setup.py asks for it). All of it runs under
+ * the GIL. */
+#ifndef COOPSHM_FRONT_H
+#define COOPSHM_FRONT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "api.h"
+
+/* A segment, as the core knows it. */
+typedef struct {
+    __typeof__(csm_find) *find;
+    __typeof__(csm_view_acquire) *acquire;
+    __typeof__(csm_view_release) *release;
+    csm *handle;
+    const unsigned char *base;
+    const uint64_t *word; /* the generation now */
+    PyObject *owner;      /* keeps the handle from being left */
+} Core;
+
+typedef struct {
+    PyObject_HEAD
+    Core core;
+    uint64_t entered;      /* the one whose hooks have run; 0: none */
+    PyObject *tables;      /* hot objects: hot.py's object, with these two of its: */
+    PyObject *scalars;     /*   str, bytes or int -> value */
+    PyObject *others;      /*   other key -> (that key, value): 1, True and 1.0 are one key to a dict, but not here */
+    PyObject *decode;      /* (format, payload) -> value */
+    int keeps;             /* hot objects: 0 none, 1 of immutable values, 2 of all */
+    Py_ssize_t size_max;   /* of one, encoded */
+    uint64_t hot_hits;
+} Front;
+
+/* Longer encodings than this, and deeper tuples, are left to Python. */
+enum { KEY_ROOM = 512, KEY_DEPTH = 4 };
+
+typedef struct {
+    size_t n;
+    char at[KEY_ROOM];
+} Encoded;
+
+/* What the module holds on to. One interpreter: the core has no state for another one either. */
+typedef struct {
+    PyObject *front_type, *view_type, *memo_type;
+    PyObject *name_cached, *name_drain, *name_keep, *name_ask; /* methods that are called */
+    PyObject *caches, *open_cache, *decode_error;              /* see `bind` */
+} Shared;
+extern Shared shared;
+
+extern PyType_Spec front_spec, view_spec, memo_spec;
+
+/* Encodes `key` as keys.py defines it. False: it is not one of those done here; no exception is set. */
+bool front_encode(Encoded *to, PyObject *key);
+
+/* A hit's value, as a new reference; or NULL, with an exception set if something is to be raised, without one if it is no hit. */
+PyObject *front_hit(Front *self, PyObject *key);
+
+/* A hit's value, or what `_cached` returns for `fn`. */
+PyObject *front_get(Front *self, PyObject *key, PyObject *fn);
+
+/* The cache of that name, as a new reference; or NULL, with an exception set. */
+Front *front_named(PyObject *name);
+
+/* An object that has the bytes of `view`, which it takes over. */
+PyObject *front_view(const Core *core, csm_view *view);
+
+/* Parses addresses, owner and, where `format` has them, a key. */
+bool front_parse_core(PyObject *args, const char *format, Core *core, const char **key, Py_ssize_t *n);
+
+static inline bool front_is_scalar(PyObject *key) {
+    return PyUnicode_CheckExact(key) || PyLong_CheckExact(key) || PyBytes_CheckExact(key);
+}
+
+#endif
