@@ -22,7 +22,9 @@ A map of the package, each module importing only from those above it:
     stats       what the processes have counted
     attachment  which segment and generation this process is in: hooks, reset
     others      caches of this host that this process does not use itself
-    cache       the compute-once loop
+    store       a cache without the computing   once       the compute-once loop, as steps
+    cache       a cache, in threads             aio        the same for asyncio
+    decorators  memoize
     admin/      the command line
 """
 
@@ -31,11 +33,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 from . import config as _config
 from ._front import bind, cached
 from .cache import Cache, NoCache
+from .decorators import Memoized, memoize
 from .errors import (
     BusyError,
     ComputeError,
@@ -68,6 +72,7 @@ __all__ = [
     "EncodeError",
     "InvalidKeyError",
     "LayoutError",
+    "Memoized",
     "NoCache",
     "NoSpaceError",
     "OwnershipError",
@@ -75,14 +80,18 @@ __all__ = [
     "SegmentError",
     "Stats",
     "UnknownCacheError",
+    "acached",
     "cached",
     "configure",
+    "memoize",
     "on_reset",
     "open",
     "reset",
     "stats",
     "version",
 ]
+
+T = TypeVar("T")
 
 logging.getLogger("coopshm").addHandler(logging.NullHandler())
 
@@ -134,6 +143,16 @@ def open(name: str) -> Cache:
 
 
 bind(_caches, open, DecodeError)
+
+
+async def acached(name: str, key: object, fn: Callable[[], Awaitable[T | NoCache[T]]]) -> T:
+    """Return the value of `key` in cache `name`, awaiting `fn()` to compute it if no process has.
+
+    See `Cache.acached` for arguments, result and errors, and `open` for the errors of the first use, which is short but
+    not asynchronous: a server that minds opens its caches at its start.
+    """
+    cache = _caches.get(name)
+    return await (cache or open(name)).acached(key, fn)
 
 
 def reset(name: str, version: object = None) -> object:

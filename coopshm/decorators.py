@@ -51,9 +51,12 @@ def memoize(name: str, *, key: Callable[..., object] | None = None) -> Callable[
     check_name(name)
 
     def decorate(function: Callable[P, R]) -> Memoized[P, R]:
-        kind = _coroutine_function if inspect.iscoroutinefunction(function) else _Function
+        kind: Callable[..., Callable[..., object]] = (
+            _coroutine_function if inspect.iscoroutinefunction(function) else _Function
+        )
         decorated = kind(name, function, _Keys(function, key))
-        return cast("Memoized[P, R]", functools.update_wrapper(decorated, function))
+        functools.update_wrapper(decorated, function)
+        return cast("Memoized[P, R]", decorated)
 
     return decorate
 

@@ -50,7 +50,7 @@ class _InterruptedFrames:
 @pytest.mark.parametrize("owns", [True, False])
 def test_a_computation_that_a_signal_handler_ended_is_no_cycle_later(cache, monkeypatch, at, owns) -> None:
     c = cache()
-    frames = coopshm.cache._frames
+    frames = coopshm.once.frames
     c.cached("outer", lambda: _interrupted(c, monkeypatch, frames, at, owns))
     assert frames.get() == ()
     assert c.cached("k", lambda: "fine") == "fine"
@@ -60,7 +60,7 @@ def test_a_computation_that_a_signal_handler_ended_is_no_cycle_later(cache, monk
 def _interrupted(c: coopshm.Cache, monkeypatch: pytest.MonkeyPatch, frames: Any, at: int, owns: bool) -> str:
     outer = frames.get()
     with monkeypatch.context() as patch:
-        patch.setattr(coopshm.cache, "_frames", _InterruptedFrames(frames, at))
+        patch.setattr(coopshm.cache, "frames", _InterruptedFrames(frames, at))
         if not owns:
             patch.setattr(type(c._attachment.segment), "claim", lambda *_: coopshm._segment.lib.CSM_NO_FLIGHT)
         with pytest.raises(_Interrupt):

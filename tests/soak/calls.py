@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from coopshm import Cache, NoCache, _segment, objects
-from coopshm import cache as coopshm_cache
+from coopshm import once as coopshm_once
 from coopshm.config import Config
 from coopshm.errors import DecodeError
 
@@ -302,7 +302,7 @@ class Caller:
     def compute(self, key: int) -> Any:
         rng = self.rng
         begin = now()
-        frame = coopshm_cache._frames.get()[-1]
+        frame = coopshm_once.frames.get()[-1]
         ticket = int(frame.call.ticket.generation) if frame.call is not None else 0
         serial = int(frame.call.ticket.serial) if frame.call is not None else 0
         generation = int(self.stamp.words[0])

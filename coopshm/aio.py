@@ -1,0 +1,225 @@
+"""Computing once, for asyncio. Nothing here blocks an event loop.
+
+`fn` is awaited in the caller's task. All the rest of the loop in once.py is short, but may take a lock, copy a large
+value, or run a hook, so it is taken in a thread, a step at a time. Who has to wait for another process hands the call
+to one of a few threads; each looks after any number of calls.
+
+Tasks of this process that ask for one key share one loop, so that a thousand of them cost one. Not so a task that asks
+from within a computation: it waits by itself, since its wait is an edge of the wait-for graph, which is searched for
+cycles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import contextvars
+import functools
+import inspect
+import os
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, ParamSpec, TypeVar, cast
+
+from . import _segment, keys
+from .errors import DecodeError, EncodeError, shorten, type_name
+from .failures import decode_failure, encode_failure
+from .forks import PerProcess
+from .hot import MISSING, is_immutable
+from .once import Frame, Origin, Raised, Run, Steps, Wait, frames, returned, steps
+from .store import Store
+
+__all__ = ["ask"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Threads that take steps, and threads that wait. Steps take microseconds, save the copying of large values.
+_STEPPERS: Final = 8
+_WAITERS: Final = 4
+
+#: How long a waiting thread sleeps on one of its calls before it looks at all of them, in seconds: what a wake-up of
+#: one of the others may be late.
+_ROUND: Final = 0.005
+
+_threads = PerProcess(lambda: concurrent.futures.ThreadPoolExecutor(_STEPPERS, "coopshm-step"))
+_waiters = PerProcess(lambda: [_Waiter(n) for n in range(_WAITERS)])
+_shared = PerProcess[dict[tuple[asyncio.AbstractEventLoop, Store, bytes], "_Flight"]](dict)
+
+
+class _Wait:
+    """A call that waits, and the future of the code that ends its wait."""
+
+    __slots__ = ("future", "given_up", "step")
+
+    def __init__(self, step: Wait) -> None:
+        self.step = step
+        self.future: concurrent.futures.Future[int] = concurrent.futures.Future()
+        self.given_up = False
+
+
+class _Waiter:
+    """A thread that waits for the flights of any number of calls."""
+
+    def __init__(self, number: int) -> None:
+        self._name = f"coopshm-wait-{number}"
+        self._lock = threading.Lock()
+        self._waits: deque[_Wait] = deque()
+        self._runs = False
+
+    def __len__(self) -> int:
+        return len(self._waits)
+
+    def add(self, wait: _Wait) -> None:
+        with self._lock:
+            self._waits.append(wait)
+            if not self._runs:
+                self._runs = True
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                waits = len(self._waits)
+                if waits == 0:
+                    self._runs = False
+                    return
+            for n in range(waits):
+                wait = self._waits.popleft()
+                code = wait.step.segment.wait(wait.step.call, 0 if n or wait.given_up else _ROUND)
+                if code in (_segment.TIMEOUT, _segment.INTERRUPTED) and not wait.given_up:
+                    self._waits.append(wait)
+                else:
+                    wait.future.set_result(code)  # from here on the call is its loop's again
+
+
+async def ask(store: Store, key: object, fn: Callable[[], Awaitable[object]]) -> object:
+    """Return the value of `key`, which was no hit."""
+    data = keys.encode_key(key)
+    while True:
+        origin = Origin(store)
+        if frames.get():
+            value = await _drive(steps(store, data, key, origin), fn)
+        else:
+            value = await _share(store, data, key, origin, fn)
+        # The loop's last look was in a thread, and what came after it took as long as the event loop was busy.
+        if value is not MISSING and origin.is_now(store):
+            return returned(value)
+        value = store._hit(key, MISSING)
+        if value is not MISSING:
+            return value
+
+
+async def _share(store: Store, data: bytes, key: object, origin: Origin, fn: Callable[[], Awaitable[object]]) -> object:
+    """Take part in the loop for `key`, or run it for all. MISSING: look again."""
+    flights, at = _shared(), (asyncio.get_running_loop(), store, data)
+    flight = flights.get(at)
+    if flight is None:
+        flights[at] = flight = _Flight(origin)
+        try:
+            flight.value = await _drive(steps(store, data, key, origin), fn)
+        finally:
+            del flights[at]
+            flight.ended.set()
+        return flight.value
+    await flight.ended.wait()
+    origin.segment, origin.generation = flight.origin.segment, flight.origin.generation
+    if flight.value is MISSING:
+        return MISSING
+    value = store._hit(key, MISSING)
+    if value is not MISSING:
+        origin.segment, origin.generation = store._attachment.seen
+        return value
+    try:
+        return await _in_thread(_copy, store, flight.value)
+    except (EncodeError, DecodeError):
+        return await _drive(steps(store, data, key, origin), fn)  # as other processes do: each for itself
+
+
+class _Flight:
+    """A loop that tasks of this process share."""
+
+    __slots__ = ("ended", "origin", "value")
+
+    def __init__(self, origin: Origin) -> None:
+        self.ended = asyncio.Event()
+        self.origin = origin
+        self.value: object = MISSING  # also when the task that ran it was cancelled
+
+
+def _copy(store: Store, value: object) -> object:
+    """Return what another process would have got that waited for a value that is not stored."""
+    if isinstance(value, Raised):
+        return Raised(decode_failure(encode_failure(value.error, f"raised in process {os.getpid()}")))
+    if is_immutable(value):
+        return value
+    format, pieces = store._codec.encode(value)
+    return store._decode(format, b"".join(pieces))
+
+
+async def _drive(loop: Steps, fn: Callable[[], Awaitable[object]]) -> object:
+    """Take the steps of `loop`, and return its value."""
+    context = contextvars.copy_context()
+    answer: object = None
+    ended = False
+    try:
+        while True:
+            ended, step = await _in_thread(context.run, _advance, loop, answer)
+            if ended:
+                return step
+            answer = await (_wait(step) if isinstance(step, Wait) else _run(cast("Run", step).frame, fn))
+    finally:
+        if not ended:
+            await _in_thread(loop.close)
+
+
+def _advance(loop: Steps, answer: object) -> tuple[bool, object]:
+    try:
+        return False, loop.send(answer)
+    except StopIteration as end:
+        return True, end.value
+
+
+async def _run(frame: Frame, fn: Callable[[], Awaitable[object]]) -> object:
+    outer = frames.get()
+    try:
+        frames.set((*outer, frame))
+        made = fn()
+        if not inspect.isawaitable(made):
+            raise TypeError(f"acached() takes a coroutine function; {shorten(fn)} returned a {type_name(type(made))}")
+        return await made
+    except Exception as exc:  # noqa: BLE001  # it is raised in the end
+        return Raised(exc)
+    finally:
+        frames.set(outer)
+
+
+async def _wait(step: Wait) -> int:
+    wait = _Wait(step)
+    min(_waiters(), key=len).add(wait)
+    future = asyncio.wrap_future(wait.future)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        wait.given_up = True
+        await _ended(future)
+        raise
+
+
+async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    call = functools.partial(function, *args, **kwargs)
+    future = asyncio.get_running_loop().run_in_executor(_threads(), call)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await _ended(future)  # what runs in the thread has the loop in its hands
+        raise
+
+
+async def _ended(future: asyncio.Future[T]) -> None:
+    """Return when it has ended, even if this task is cancelled again."""
+    while not future.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([future])

@@ -1,0 +1,248 @@
+"""The compute-once loop, as steps.
+
+For one key that was no hit:
+
+    look up   a hit by now: return it
+    claim     READY    somebody was faster: look up
+              OWNER    run fn, publish, return its value
+              JOINED   wait, for the entry (look up), an outcome (an exception, NoCache, no room), or the dead owner's
+    place bypass    where the cache cannot help: run fn, count the cause, return its value
+
+Every path back to the caller ends with a look at the generation. If it is not the one that the value (or exception) was
+computed in, that is dropped and the loop begins again. This last look is the moment at which the call returns, as far
+as "no reply after the reset was computed before it" is concerned.
+
+The loop is a generator, and two steps are its driver's: to run `fn` (`Run`), and to wait (`Wait`). So the loop exists
+once for threads, which do both on the spot (cache.py), and for asyncio, which awaits both and has everything else done
+in a thread (aio.py). Whoever drives a generator closes it, whatever happens: that gives back what it holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Generator
+from contextvars import ContextVar
+from typing import Final, NamedTuple, cast
+
+from . import _segment, keys, others
+from ._segment import Call, Segment
+from .errors import DecodeError, EncodeError
+from .failures import decode_failure, encode_failure
+from .forks import forks
+from .hot import MISSING, is_immutable
+from .store import Store
+from .values import FAILURE, NoCache
+
+__all__ = ["Frame", "Origin", "Raised", "Run", "Steps", "Wait", "enclosing", "frames", "returned", "steps"]
+
+log = logging.getLogger("coopshm")
+
+_BYPASS_ENCODE: Final = _segment.STATS["bypass_encode"]
+_BYPASS_DECODE: Final = _segment.STATS["bypass_decode"]
+_BYPASS_SEGMENT: Final = _segment.STATS["bypass_segment"]
+_MISSES: Final = _segment.STATS["misses"]
+
+
+class Frame(NamedTuple):
+    """A computation that this thread (or task) is in the middle of."""
+
+    segment: Segment
+    key: bytes
+    call: Call | None  # None: computed without the cache, so nobody waits for it
+    process: int  # `forks()`: a forked child is not in the middle of its parent's computations
+
+
+#: The computations that this thread or task is in the middle of, the outermost first.
+frames: ContextVar[tuple[Frame, ...]] = ContextVar("coopshm_frames", default=())
+
+
+class Raised(NamedTuple):
+    """What `fn` raised, here or where it ran. Handed on as a value: a StopIteration cannot pass through a generator."""
+
+    error: Exception
+
+
+class Run(NamedTuple):
+    """Run `fn` within this frame. Send what it returns, or `Raised`."""
+
+    frame: Frame
+
+
+class Wait(NamedTuple):
+    """Wait for the flight that `call` has joined. Send the code, which is neither TIMEOUT nor INTERRUPTED."""
+
+    segment: Segment
+    call: Call
+
+
+#: Returns the value, or `Raised`.
+Steps = Generator[Run | Wait, object, object]
+
+
+def returned(value: object) -> object:
+    """Return what the loop returned, or raise it."""
+    if not isinstance(value, Raised):
+        return value
+    try:
+        raise value.error
+    finally:
+        del value  # else the exception's traceback, with this frame, would refer to it: a cycle
+
+
+def enclosing(segment: Segment, data: bytes) -> Call | None:
+    """Return the call of the innermost computation that asks and that others can wait for.
+
+    Raises:
+        CycleError: it, or one around it, is the very computation that is asked for.
+    """
+    parent = None
+    around = frames.get()
+    process = forks() if around else 0
+    for at, frame in enumerate(around):
+        if frame.process != process:
+            continue
+        if frame.segment is segment and frame.key == data:
+            chain = [f"{f.segment.label} {keys.preview(f.key)}" for f in around[at:]]
+            raise _segment.cycle_error(segment.label, chain)
+        parent = frame.call or parent
+    return parent
+
+
+class Origin:
+    """Which segment and generation a value is of, for a driver that hands it on later than the loop returns it."""
+
+    __slots__ = ("generation", "segment")
+
+    def __init__(self, store: Store) -> None:
+        self.segment, self.generation = store._attachment.seen
+
+    def is_now(self, store: Store) -> bool:
+        return store._attachment.segment is self.segment and self.segment.generation() == self.generation
+
+
+def steps(store: Store, data: bytes, key: object, origin: Origin | None = None) -> Steps:
+    """Return the loop for `key`, whose encoding is `data`.
+
+    In `origin` it says where the value is from. That may name an earlier generation, when a reset came in between; then
+    `is_now` says no, and the value is asked for once more.
+    """
+    stalled = [0]  # nanoseconds that this call has waited for stopped holders of the write lock: it does so once
+    while True:
+        if origin is not None:
+            origin.segment, origin.generation = store._attachment.notice()
+        try:
+            value = store._look_up(data, key)
+        except DecodeError as exc:
+            log.warning("cache %r: key %s: %s; computed without the cache", store.name, keys.preview(data), exc)
+            value = yield from _bypass(store, _BYPASS_DECODE, data)
+        if value is MISSING:
+            value = yield from _compute(store, data, key, stalled)
+        if value is not MISSING:
+            return value
+
+
+def _compute(store: Store, data: bytes, key: object, stalled: list[int]) -> Steps:
+    """Nothing is stored: own the computation, or wait for it. MISSING: look again."""
+    segment, _ = store._attachment.notice()
+    parent = enclosing(segment, data)
+    segment.count(_MISSES)
+    store._drain()
+    call = segment.call()
+    call.stalled_ns = stalled[0]
+    try:
+        code = segment.claim(call, data, parent)
+        if code == _segment.JOINED and parent:
+            code = others.search_on(segment, call)
+        if code == _segment.JOINED:
+            code = cast("int", (yield Wait(segment, call)))
+        if code in (_segment.READY, _segment.AGAIN):
+            return MISSING
+        if code == _segment.OWNER:
+            return (yield from _own(store, segment, call, data, key))
+        if code == _segment.OUTCOME:
+            return (yield from _outcome(store, segment, call, data))
+        if code == _segment.CYCLE:
+            raise segment.cycle()
+        if code == _segment.GONE:
+            if store._attachment.rejoin(segment):
+                return MISSING
+            return (yield from _bypass(store, _BYPASS_SEGMENT, data))
+        if code in _segment.BYPASSES:
+            return (yield from _bypass(store, _segment.BYPASSES[code], data))
+        _segment.check(code, segment.label)
+        return MISSING
+    except BaseException:
+        # Also for what a signal handler raised at any point above, and for a driver that gives up: a flight must not be
+        # left without its owner.
+        segment.release(call)
+        raise
+    finally:
+        stalled[0] = call.stalled_ns
+
+
+def _own(store: Store, segment: Segment, call: Call, data: bytes, key: object) -> Steps:
+    generation = call.ticket.generation
+    if store._attachment.notice() != (segment, generation):
+        # A reset came between the look-up and the claim. Hooks come first, and others must not wait for them behind a
+        # flight of this thread, which a hook may itself ask for.
+        segment.release(call)
+        return MISSING
+    value = yield Run(Frame(segment, data, call, forks()))
+    if isinstance(value, Raised):
+        failure = encode_failure(value.error, f"raised in process {os.getpid()}")
+        code = segment.publish(call, data, _segment.FAILURE, FAILURE, (failure,))
+        return value if code != _segment.STALE and segment.generation() == generation else MISSING
+    kind = _segment.VALUE
+    if isinstance(value, NoCache):
+        kind, value = _segment.UNCACHED, value.value
+    try:
+        format, pieces = store._codec.encode(value)
+    except EncodeError as exc:
+        log.warning("cache %r: key %s: %s; returned but not stored", store.name, keys.preview(data), exc)
+        segment.count(_BYPASS_ENCODE)
+        kind, format, pieces = _segment.UNSHAREABLE, 0, ()
+    code = segment.publish(call, data, kind, format, pieces)
+    if code in _segment.FULL and segment.warn_once(generation):
+        log.warning(
+            "%s: %s; new values are computed and returned but not stored until the next reset",
+            segment.label,
+            _segment.FULL[code],
+        )
+    if code in _segment.BYPASSES:
+        segment.count(_segment.BYPASSES[code])
+    if code == _segment.STALE or segment.generation() != generation:
+        return MISSING
+    if code == _segment.OK and is_immutable(value):  # anything else its caller may still change
+        store._keep_in(segment, generation, key, value, sum(map(len, pieces)))
+    return value
+
+
+def _outcome(store: Store, segment: Segment, call: Call, data: bytes) -> Steps:
+    """The flight waited for ended with something that is not in the cache."""
+    found, generation = segment.outcome(call), call.waiter.generation
+    if found is None or segment.generation() != generation:
+        return MISSING
+    kind, format, payload = found
+    if kind == _segment.UNSHAREABLE:
+        return (yield from _bypass(store, _BYPASS_ENCODE, data))
+    try:
+        failed = kind == _segment.FAILURE
+        value = decode_failure(payload) if failed else store._decode(format, payload)
+    except DecodeError:
+        return (yield from _bypass(store, _BYPASS_DECODE, data))
+    if segment.generation() != generation:
+        return MISSING
+    return Raised(cast("Exception", value)) if failed else value
+
+
+def _bypass(store: Store, stat: int, data: bytes) -> Steps:
+    """Compute without the cache."""
+    store._attachment.segment.count(stat)
+    while True:
+        here = segment, _ = store._attachment.notice()
+        value = yield Run(Frame(segment, data, None, forks()))
+        if isinstance(value, NoCache):
+            value = value.value
+        if store._attachment.notice() == here:
+            return value

@@ -1,0 +1,116 @@
+"""One cache as a store: attached, looked into, with the hot objects of this process. Computes nothing.
+
+The way of a hit (csrc/python/front.c) is the base class. Here is what it calls, and the same look-up at leisure: copy
+or pin, check the generation, decode, check again, return. A hit takes no lock and writes nothing that others read.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Final, NamedTuple
+
+from . import _segment
+from ._front import Front
+from ._segment import Segment
+from .attachment import Attachment
+from .config import CacheConfig
+from .hot import MISSING, MODES, VALUE_BYTES_MAX, Tables, is_immutable
+from .values import BYTES, OVER_MEMORY, Codec, codec
+
+__all__ = ["Store"]
+
+#: Values that refer to their payload come back over shared memory from this size on, in bytes; below, over a copy. A
+#: pin, with its view object, costs about as much as copying this much.
+_PIN_FROM: Final = 16 * 1024
+
+_HOT_HITS: Final = _segment.STATS["hot_hits"]
+
+
+class _Hot(NamedTuple):
+    segment: Segment
+    generation: int
+    tables: Tables
+
+
+class Store(Front):
+    """One cache. `cached` and `_hit` are `Front`'s."""
+
+    def __init__(self, namespace: str, config: CacheConfig) -> None:
+        self.name: Final = config.name
+        self._codec: Final[Codec] = codec(config.serializer)
+        self._decode: Final = self._codec.decode
+        self._hot_mode: Final = MODES[config.hot_objects]
+        super().__init__(self._decode, self._hot_mode, VALUE_BYTES_MAX)
+        self._attachment: Final = Attachment(namespace, config, entered=self._arrive)
+        _all.add(self)
+
+    # ---- what front.c calls
+
+    def _drain(self) -> None:
+        """Add the hits to the row, and see whether the segment still has its name: hits alone would never tell."""
+        segment = self._attachment.segment
+        if hits := self._take_hot_hits():
+            segment.count(_HOT_HITS, hits)
+        segment.gone()
+
+    def _keep(self, tables: Tables, key: object, value: object, size: int) -> None:
+        tables.keep(key, value, size)
+
+    def _arrive(self, segment: Segment, generation: int) -> None:
+        """This process has come to a generation: its hooks have run. Under the attachment's lock."""
+        hot = _Hot(segment, generation, Tables())
+        self._attach(segment.addresses, segment.handle)
+        self._enter(generation, hot.tables, hot.tables.scalars, hot.tables.others)
+        self._hot = hot
+
+    # ---- looking up
+
+    def _look_up(self, data: bytes, key: object = MISSING) -> object:
+        """Return the stored value, or MISSING; as a hot object from now on, if `key` is given and it may be one."""
+        attachment = self._attachment
+        segment = attachment.segment
+        generation = segment.generation()
+        if attachment.seen != (segment, generation):
+            segment, generation = attachment.notice()
+        found = segment.find(data)
+        if found == 0:
+            return MISSING
+        format, size = found & 31, (found >> 5) & 0x3FFFFF
+        payload: bytes | memoryview
+        copied = False
+        if found > 0 and (format not in OVER_MEMORY or size < _PIN_FROM):
+            start = found >> 27 << 4
+            payload = segment.memory[start : start + size].tobytes()
+            copied = True
+        else:
+            view = segment.view(data)
+            if view is None:
+                return MISSING
+            format, payload = view
+            if format not in OVER_MEMORY:
+                payload = payload.tobytes()
+        if segment.generation() != generation:  # perhaps torn: nothing is decoded that was not checked
+            return MISSING
+        value = payload if format == BYTES else self._decode(format, payload)
+        if format != BYTES and segment.generation() != generation:
+            return MISSING
+        if copied and key is not MISSING and (self._hot_mode == MODES["share"] or is_immutable(value)):
+            self._keep_in(segment, generation, key, value, size)
+        return value
+
+    def _keep_in(self, segment: Segment, generation: int, key: object, value: object, size: int) -> None:
+        hot = self._hot
+        if self._hot_mode and size <= VALUE_BYTES_MAX and hot.segment is segment and hot.generation == generation:
+            hot.tables.keep(key, value, size)
+
+
+_all: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for cache in list(_all):
+        cache._take_hot_hits()  # the parent's, who counts them itself
+
+
+os.register_at_fork(after_in_child=_after_fork)
