@@ -161,11 +161,14 @@ hostile: export UBSAN_OPTIONS ?= print_stacktrace=1
 hostile: build/c/hostile/hostile ## damage segments in every way, for SECONDS=60 altogether, and count what comes of it
 	$< --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
+PYTHON_FLAGS = -isystem $$($(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))')
 .PHONY: warnings
-warnings:
+warnings: | $(PY)
 	@for cc in gcc clang; do \
 	    command -v $$cc >/dev/null || { echo "$$cc: not installed"; continue; }; \
 	    for source in $(C_SOURCES); do $$cc $(C_FLAGS) -O2 -Werror -c $$source -o /dev/null; done; \
+	    for source in $(PYTHON_SOURCES); do \
+	        $$cc $(C_FLAGS) $(PYTHON_FLAGS) -O2 -Werror -c $$source -o /dev/null; done; \
 	    echo "$$cc: no warnings"; \
 	done
 

@@ -41,6 +41,8 @@ class Store(Front):
         self._codec: Final[Codec] = codec(config.serializer)
         self._decode: Final = self._codec.decode
         self._hot_mode: Final = MODES[config.hot_objects]
+        self._hot: _Hot | None = None
+        self._last_hot: _Hot | None = None
         super().__init__(self._decode, self._hot_mode, VALUE_BYTES_MAX)
         self._attachment: Final = Attachment(namespace, config, entered=self._arrive)
         _all.add(self)
@@ -50,6 +52,7 @@ class Store(Front):
     def _drain(self) -> None:
         """Add the hits to the row, and see whether the segment still has its name: hits alone would never tell."""
         segment = self._attachment.segment
+        self._last_hot = None
         if hits := self._take_hot_hits():
             segment.count(_HOT_HITS, hits)
         segment.gone()
@@ -60,6 +63,7 @@ class Store(Front):
     def _arrive(self, segment: Segment, generation: int) -> None:
         """This process has come to a generation: its hooks have run. Under the attachment's lock."""
         hot = _Hot(segment, generation, Tables())
+        self._last_hot = self._hot  # to free thousands of objects takes a millisecond: the next miss does that
         self._attach(segment.addresses, segment.handle)
         self._enter(generation, hot.tables, hot.tables.scalars, hot.tables.others)
         self._hot = hot
@@ -101,7 +105,7 @@ class Store(Front):
 
     def _keep_in(self, segment: Segment, generation: int, key: object, value: object, size: int) -> None:
         hot = self._hot
-        if self._hot_mode and size <= VALUE_BYTES_MAX and hot.segment is segment and hot.generation == generation:
+        if hot and self._hot_mode and size <= VALUE_BYTES_MAX and hot[:2] == (segment, generation):
             hot.tables.keep(key, value, size)
 
 

@@ -22,7 +22,7 @@ import pytest
 
 import coopshm
 from coopshm import NoCache, _segment
-from coopshm import cache as cache_module
+from coopshm import once as once_module
 from tests.conftest import clean
 
 _PACKAGE = str(Path(coopshm.__file__).parent)
@@ -30,7 +30,7 @@ _PAD = bytes(100_000)
 
 #: What is on the way back to the caller, behind the last look. No decoder, no user's function, no publish.
 _RETURNING = (
-    "cached", "_cached", "_look_up", "_compute", "_own", "_outcome", "_bypass", "view", "get", "release", "_release",
+    "cached", "_cached", "_drive", "steps", "returned", "_look_up", "_compute", "_own", "_outcome", "_bypass", "view", "get", "release", "_release",
     "_keep", "_keep_in", "keep", "is_immutable", "<genexpr>", "notice",
 )  # fmt: skip
 
@@ -113,7 +113,7 @@ class Scene:
     def begin(self) -> int:
         """What each computation does first. Returns the generation that it begins in."""
         self.computed += 1
-        frame = cache_module._frames.get()[-1]
+        frame = once_module.frames.get()[-1]
         of = frame.call.ticket.generation if frame.call is not None else self.cache._attachment.seen[1]
         assert self.hooked >= of, "hooks run before anything is computed"
         return int(self.words[0])
