@@ -139,7 +139,8 @@ class Cache(Store):
             else:
                 value = self.cached(key, fn)
                 # Not stored: there was no room, or it was NoCache; or a reset came right away, and then it is too old.
-                if not segment.find(data) and self._attachment.notice() == here:
+                # Or stored, and this process can have no pins.
+                if segment.view(data) is None and self._attachment.notice() == here:
                     return as_view(BYTES, cast("bytes", value))
 
     def keys(self) -> list[object]:

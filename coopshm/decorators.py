@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Awaitable, Callable
 from types import MethodType
-from typing import Final, ParamSpec, Protocol, TypeVar, cast
+from typing import ParamSpec, Protocol, TypeVar, cast
 
 from ._front import Memo, cached
 from .config import check_name
@@ -16,8 +15,6 @@ __all__ = ["Memoized", "memoize"]
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
-
-_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Memoized(Protocol[P, R_co]):
@@ -48,6 +45,8 @@ def memoize(name: str, *, key: Callable[..., object] | None = None) -> Callable[
         ConfigError: `name` cannot be a name.
         InvalidKeyError: by a call, when an argument cannot be part of a key.
     """
+    import inspect  # large, and not needed by who decorates nothing
+
     check_name(name)
 
     def decorate(function: Callable[P, R]) -> Memoized[P, R]:
@@ -65,15 +64,17 @@ class _Keys:
     """The keys of a function's calls."""
 
     def __init__(self, function: Callable[..., object], own: Callable[..., object] | None) -> None:
+        import inspect
+
         self.name = f"{function.__module__}.{function.__qualname__}"
         self._own = own
         self._signature = inspect.signature(function)
-        self._kinds = {name: p.kind for name, p in self._signature.parameters.items()}
+        self._kinds = {name: p.kind.name for name, p in self._signature.parameters.items()}
 
     @property
     def ordinary(self) -> int:
         """How many positional arguments are, after the name, the items of the key; -1 when it is not so simple."""
-        simple = self._own is None and all(kind in _POSITIONAL for kind in self._kinds.values())
+        simple = self._own is None and all(kind.startswith("POSITIONAL") for kind in self._kinds.values())
         return len(self._kinds) if simple else -1
 
     def of(self, *args: object, **kwargs: object) -> tuple[object, ...]:
@@ -84,7 +85,7 @@ class _Keys:
         return (self.name, *(self._item(name, value) for name, value in bound.arguments.items()))
 
     def _item(self, name: str, value: object) -> object:
-        if self._kinds[name] is inspect.Parameter.VAR_KEYWORD:
+        if self._kinds[name] == "VAR_KEYWORD":
             return tuple(sorted(cast("dict[str, object]", value).items()))
         return value
 

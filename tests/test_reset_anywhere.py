@@ -30,8 +30,8 @@ _PAD = bytes(100_000)
 
 #: What is on the way back to the caller, behind the last look. No decoder, no user's function, no publish.
 _RETURNING = (
-    "cached", "_cached", "_drive", "steps", "returned", "_look_up", "_compute", "_own", "_outcome", "_bypass", "view", "get", "release", "_release",
-    "_keep", "_keep_in", "keep", "is_immutable", "<genexpr>", "notice",
+    "cached", "_cached", "_drive", "steps", "returned", "_look_up", "_compute", "_own", "_outcome", "_bypass",
+    "view", "get", "release", "_release", "_keep", "_keep_in", "keep", "is_immutable", "<genexpr>", "notice",
 )  # fmt: skip
 
 
