@@ -24,7 +24,7 @@ A map of the package, each module importing only from those above it:
     others      caches of this host that this process does not use itself
     store       a cache without the computing   once       the compute-once loop, as steps
     cache       a cache, in threads             aio        the same for asyncio
-    decorators  memoize
+    greenlets   waiting, under gevent           decorators  memoize
     admin/      the command line
 """
 

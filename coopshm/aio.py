@@ -17,7 +17,6 @@ import contextlib
 import contextvars
 import functools
 import inspect
-import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -25,10 +24,9 @@ from typing import Final, ParamSpec, TypeVar, cast
 
 from . import _segment, keys
 from .errors import DecodeError, EncodeError, shorten, type_name
-from .failures import decode_failure, encode_failure
 from .forks import PerProcess
-from .hot import MISSING, is_immutable
-from .once import Frame, Origin, Raised, Run, Steps, Wait, frames, returned, steps
+from .hot import MISSING
+from .once import Frame, Origin, Raised, Run, Steps, Wait, copied, frames, returned, steps
 from .store import Store
 
 __all__ = ["ask"]
@@ -133,7 +131,7 @@ async def _share(store: Store, data: bytes, key: object, origin: Origin, fn: Cal
         origin.segment, origin.generation = store._attachment.seen
         return value
     try:
-        return await _in_thread(_copy, store, flight.value)
+        return await _in_thread(copied, store, flight.value)
     except (EncodeError, DecodeError):
         return await _drive(steps(store, data, key, origin), fn)  # as other processes do: each for itself
 
@@ -147,16 +145,6 @@ class _Flight:
         self.ended = asyncio.Event()
         self.origin = origin
         self.value: object = MISSING  # also when the task that ran it was cancelled
-
-
-def _copy(store: Store, value: object) -> object:
-    """Return what another process would have got that waited for a value that is not stored."""
-    if isinstance(value, Raised):
-        return Raised(decode_failure(encode_failure(value.error, f"raised in process {os.getpid()}")))
-    if is_immutable(value):
-        return value
-    format, pieces = store._codec.encode(value)
-    return store._decode(format, b"".join(pieces))
 
 
 async def _drive(loop: Steps, fn: Callable[[], Awaitable[object]]) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar, cast
 
@@ -41,13 +42,13 @@ def _wait(step: Wait) -> int:
             return code
 
 
-def _drive(loop: Steps, fn: Callable[[], object]) -> object:
-    """Take the steps of `loop` on this thread, and return its value."""
+def _drive(loop: Steps, fn: Callable[[], object], wait: Callable[[Wait], int]) -> object:
+    """Take the steps of `loop` on this thread, and return what it returns."""
     try:
         step = next(loop)
         while True:
             if type(step) is Wait:
-                step = loop.send(_wait(step))
+                step = loop.send(wait(step))
                 continue
             try:
                 value = _within(cast("Run", step).frame, fn)
@@ -55,10 +56,9 @@ def _drive(loop: Steps, fn: Callable[[], object]) -> object:
                 value = Raised(exc)
             step = loop.send(value)
     except StopIteration as end:
-        value = end.value
+        return end.value
     finally:
         loop.close()
-    return returned(value)
 
 
 class Cache(Store):
@@ -75,7 +75,17 @@ class Cache(Store):
 
     def _cached(self, key: object, fn: Callable[[], object]) -> object:
         """`cached`, for what the way of a hit did not find."""
-        return _drive(steps(self, keys.encode_key(key), key), fn)
+        data = keys.encode_key(key)
+        if "gevent.monkey" in sys.modules:
+            from . import greenlets
+
+            if greenlets.is_patched():
+                return returned(
+                    greenlets.share(
+                        self, data, key, lambda origin: _drive(steps(self, data, key, origin), fn, greenlets.wait)
+                    )
+                )
+        return returned(_drive(steps(self, data, key), fn, _wait))
 
     async def acached(self, key: object, fn: Callable[[], Awaitable[T | NoCache[T]]]) -> T:
         """Return the value of `key`, awaiting `fn()` to compute it if no process has.

@@ -34,7 +34,7 @@ from .hot import MISSING, is_immutable
 from .store import Store
 from .values import FAILURE, NoCache
 
-__all__ = ["Frame", "Origin", "Raised", "Run", "Steps", "Wait", "enclosing", "frames", "returned", "steps"]
+__all__ = ["Frame", "Origin", "Raised", "Run", "Steps", "Wait", "copied", "enclosing", "frames", "returned", "steps"]
 
 log = logging.getLogger("coopshm")
 
@@ -88,6 +88,20 @@ def returned(value: object) -> object:
         raise value.error
     finally:
         del value  # else the exception's traceback, with this frame, would refer to it: a cycle
+
+
+def copied(store: Store, value: object) -> object:
+    """Return what another process would have got that waited for `value`, which the loop returned and is not stored.
+
+    Raises:
+        EncodeError, DecodeError: nothing; it has to compute for itself.
+    """
+    if isinstance(value, Raised):
+        return Raised(decode_failure(encode_failure(value.error, f"raised in process {os.getpid()}")))
+    if is_immutable(value):
+        return value
+    format, pieces = store._codec.encode(value)
+    return store._decode(format, b"".join(pieces))
 
 
 def enclosing(segment: Segment, data: bytes) -> Call | None:

@@ -1,0 +1,256 @@
+"""gevent: under monkey-patching the hub is never blocked, and greenlets of one process share a computation.
+
+The patched programs run in processes of their own; each prints what the test compares.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import clean
+from tests.procs import WATCHDOG, Child, Tally
+
+_BEGIN = """
+from gevent import monkey
+monkey.patch_all()
+import gevent, json, sys
+import coopshm
+settings = json.loads(sys.argv[1])
+coopshm.configure(settings)
+c = coopshm.open("c")
+
+def fail():
+    raise AssertionError("stored values are not computed")
+
+turns = 0
+def tick():
+    global turns
+    while True:
+        gevent.sleep(0.001)
+        turns += 1
+ticker = gevent.spawn(tick)
+
+def until(condition):
+    while not condition():
+        gevent.sleep(0.001)
+"""
+
+
+def start(program: str, settings: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", _BEGIN + textwrap.dedent(program), json.dumps(settings)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> Any:
+    try:
+        out, _ = process.communicate(timeout=WATCHDOG)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    return json.loads(out.strip().splitlines()[-1])
+
+
+def _own(conn: Any, settings: Any, keys: int) -> None:
+    import threading
+
+    import coopshm
+
+    coopshm.configure(settings)
+    told = threading.Event()
+
+    def own(n: int, owned: threading.Semaphore) -> None:
+        def fn() -> int:
+            owned.release()
+            told.wait(WATCHDOG)
+            return n
+
+        coopshm.cached("c", n, fn)
+
+    owned = threading.Semaphore(0)
+    crew = [threading.Thread(target=own, args=(n, owned)) for n in range(keys)]
+    for thread in crew:
+        thread.start()
+    for _ in crew:
+        owned.acquire(timeout=WATCHDOG)
+    conn.send("owns")
+    conn.recv()
+    told.set()
+    for thread in crew:
+        thread.join()
+
+
+@pytest.mark.parametrize(("greenlets", "keys"), [(500, 1), (200, 50)])
+def test_the_hub_turns_while_greenlets_wait_for_another_process(settings, cache, greenlets, keys) -> None:
+    c = cache()
+    owner = Child(_own, settings(), keys)
+    assert owner.receive() == "owns"
+    process = start(
+        f"""
+        crew = [gevent.spawn(c.cached, n % {keys}, fail) for n in range({greenlets})]
+        until(lambda: c.stats().waiters == {keys})
+        before = turns
+        until(lambda: turns > before + 20)
+        print("waits", flush=True)
+        gevent.joinall(crew)
+        print(json.dumps([greenlet.get() for greenlet in crew]))
+        """,
+        settings(),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waits\n"
+    owner.send("publish")
+    assert finish(process) == [n % keys for n in range(greenlets)]
+    owner.result()
+    assert clean(c)
+
+
+def test_greenlets_share_a_computation_and_what_it_ends_with(settings, cache) -> None:
+    c = cache()
+    found = finish(
+        start(
+            """
+            calls = []
+            def slow(kind):
+                calls.append(kind)
+                gevent.sleep(0.02)
+                if kind == "failure":
+                    raise LookupError("no such product")
+                return coopshm.NoCache([1]) if kind == "nocache" else {"value": 1}
+
+            def ask(kind):
+                try:
+                    return c.cached(kind, lambda: slow(kind))
+                except LookupError as exc:
+                    return str(exc)
+
+            for kind in ("value", "nocache", "failure"):
+                crew = [gevent.spawn(ask, kind) for _ in range(100)]
+                gevent.joinall(crew)
+                assert len({id(greenlet.value) for greenlet in crew}) == 100, "a copy each"
+                assert all(greenlet.value == crew[0].value for greenlet in crew)
+            print(json.dumps(calls))
+            """,
+            settings(),
+        )
+    )
+    assert found == ["value", "nocache", "failure"]
+    assert clean(c)
+
+
+def test_a_killed_greenlet_hands_over(settings, cache) -> None:
+    c = cache()
+    found = finish(
+        start(
+            """
+            def never():
+                gevent.sleep(1000)
+
+            owner = gevent.spawn(c.cached, "k", never)
+            until(lambda: c.stats().flights == 1)
+            waiter = gevent.spawn(c.cached, "k", lambda: "computed by another")
+            gevent.sleep(0)
+            owner.kill()
+            print(json.dumps(waiter.get()))
+            """,
+            settings(),
+        )
+    )
+    assert found == "computed by another"
+    assert clean(c)
+
+
+def test_cycles_and_nesting_among_greenlets(settings, cache) -> None:
+    c = cache()
+    found = finish(
+        start(
+            """
+            from gevent.event import Event
+            owned = [Event(), Event()]
+
+            def fn(n):
+                owned[n].set()
+                owned[1 - n].wait()
+                return c.cached(1 - n, fail)
+
+            def ask(n):
+                try:
+                    return c.cached(n, lambda: fn(n))
+                except coopshm.CycleError:
+                    return "cycle"
+
+            crew = [gevent.spawn(ask, n) for n in range(2)]
+            gevent.joinall(crew)
+            nested = c.cached("outer", lambda: c.cached("inner", lambda: "in") + "side")
+            print(json.dumps([greenlet.value for greenlet in crew] + [nested]))
+            """,
+            settings(),
+        )
+    )
+    assert found == ["cycle", "cycle", "inside"]
+    assert clean(c)
+
+
+_APP = """
+import json, os, time, coopshm
+coopshm.configure(json.loads(os.environ["SETTINGS"]))
+
+def application(environ, start_response):
+    def render():
+        with open(os.environ["TALLY"], "a") as file:
+            file.write(environ["PATH_INFO"] + "\\n")
+        time.sleep(0.05)
+        return b"page " + environ["PATH_INFO"].encode()
+
+    body = coopshm.cached("c", environ["PATH_INFO"], render)
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+
+def test_a_stampede_on_gunicorn_with_gevent_workers(settings, cache, tally: Tally, tmp_path: Path) -> None:
+    c = cache()
+    (tmp_path / "app.py").write_text(_APP)
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "gunicorn", "-k", "gevent", "-w", "3", "-b", "127.0.0.1:0", "app"],
+            cwd=tmp_path,
+            env={**os.environ, "SETTINGS": json.dumps(settings()), "TALLY": str(tally.path)},
+            stderr=file,
+            start_new_session=True,
+        )
+    try:
+        while "Listening at: " not in (text := log.read_text()) or text.count("Booting worker") < 3:
+            assert server.poll() is None, text
+        address = text.partition("Listening at: ")[2].split()[0]
+        program = f"""
+        import urllib.request
+        def get(n):
+            return urllib.request.urlopen(f"{address}/{{n % 10}}").read().decode()
+        crew = [gevent.spawn(get, n) for n in range(200)]
+        gevent.joinall(crew)
+        print(json.dumps([greenlet.get() for greenlet in crew]))
+        """
+        assert finish(start(program, settings())) == [f"page /{n % 10}" for n in range(200)]
+        assert sorted(tally.items()) == [f"/{n}" for n in range(10)]
+        c.reset()
+        assert urllib.request.urlopen(f"{address}/0").read() == b"page /0"
+        assert len(tally) == 11
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    assert clean(c)
