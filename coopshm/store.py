@@ -43,7 +43,7 @@ class Store(Front):
         self._hot_mode: Final = MODES[config.hot_objects]
         self._hot: _Hot | None = None
         self._last_hot: _Hot | None = None
-        super().__init__(self._decode, self._hot_mode, VALUE_BYTES_MAX)
+        super().__init__(self._decode, self._codec.loads, self._hot_mode, VALUE_BYTES_MAX)
         self._attachment: Final = Attachment(namespace, config, entered=self._arrive)
         _all.add(self)
 

@@ -116,6 +116,9 @@ class Encoded(NamedTuple):
 class Codec(Protocol):
     """How the values of one cache are stored. Safe to use from several threads at once."""
 
+    #: What `decode` calls for a payload of the format PICKLE; None if it takes none.
+    loads: Callable[[bytes], object] | None
+
     def encode(self, value: object) -> Encoded:
         """Return `value` ready to be stored. Raises EncodeError where the serializer cannot handle it."""
 
@@ -184,6 +187,8 @@ def view(format: int, data: bytes | memoryview) -> memoryview:
 
 
 class _PickleCodec:
+    loads: Callable[[bytes], object] | None = staticmethod(pickle.loads)
+
     def encode(self, value: object) -> Encoded:
         if type(value) is bytes:
             return Encoded(BYTES, (value,))
@@ -272,6 +277,8 @@ def _split(data: bytes | memoryview) -> tuple[memoryview, list[memoryview]]:
 
 
 class _RawCodec:
+    loads: Callable[[bytes], object] | None = None
+
     def encode(self, value: object) -> Encoded:
         if isinstance(value, bytes):
             return Encoded(BYTES, (value,))
@@ -290,6 +297,8 @@ class _RawCodec:
 
 class _DumpsCodec:
     """Any pair of functions between values and bytes."""
+
+    loads: Callable[[bytes], object] | None = None
 
     def __init__(
         self, format: int, name: str, dumps: Callable[[object], object], loads: Callable[[bytes], object]

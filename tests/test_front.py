@@ -95,7 +95,7 @@ def test_a_front_that_was_never_attached_asks_python() -> None:
         def _cached(self, key: object, fn: Any) -> object:
             return "asked"
 
-    assert Bare(lambda format, payload: payload, 1, 100).cached("k", _fail) == "asked"
+    assert Bare(lambda format, payload: payload, None, 1, 100).cached("k", _fail) == "asked"
 
 
 # ---- exactness
@@ -167,6 +167,36 @@ def test_a_value_found_in_the_last_generation_is_not_kept_in_the_next(cache) -> 
 
 
 # ---- what decoders raise
+
+
+@pytest.mark.parametrize("value", ["", "text", "ü€😀", "lone \ud800", "x" * 5000, {"a": 1}, [None, 1.5], 10**30])
+def test_values_come_back_from_c_as_from_the_codec(cache, value) -> None:
+    c = cache(hot_objects=False)
+    for _ in range(3):
+        assert c.cached("k", lambda: value) == value
+    assert c.stats().hits == 2
+
+
+def _reduced() -> Any:
+    raise Undecodable.error
+
+
+class Undecodable:
+    error: BaseException = ValueError("damaged")
+
+    def __reduce__(self) -> Any:
+        return _reduced, ()
+
+
+def test_what_unpickling_raises(cache, monkeypatch) -> None:
+    c = cache()
+    c.cached("k", Undecodable)
+    assert c.cached("k", lambda: "computed") == "computed"
+    assert c.stats().bypasses["decode"] == 1
+    monkeypatch.setattr(Undecodable, "error", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        c.cached("k", _fail)
+    assert clean(c)
 
 
 class _Decoder:

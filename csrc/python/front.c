@@ -16,7 +16,7 @@
 #include "front.h"
 
 /* Formats of values.py that matter here. */
-enum { FORMAT_BYTES = 1, FORMAT_BUFFERS = 4, FORMAT_ARRAY = 8 };
+enum { FORMAT_BYTES = 1, FORMAT_STR = 2, FORMAT_PICKLE = 3, FORMAT_BUFFERS = 4, FORMAT_ARRAY = 8 };
 /* Hits that a process counts by itself before `_drain` adds them to its row, where others see them. */
 enum { DRAIN_AT = 4096 };
 /* Values that refer to their payload come back over shared memory from this size on; below, over a copy. A pin, with its view
@@ -90,12 +90,24 @@ static bool is_kept(const Front *self, PyObject *key, PyObject *value, Py_ssize_
 
 /* The value that `payload`, whose reference is taken, stands for. */
 static PyObject *decode(const Front *self, int format, PyObject *payload) {
-    PyObject *number = PyLong_FromLong(format);
-    PyObject *value = number ? PyObject_CallFunctionObjArgs(self->decode, number, payload, NULL) : NULL;
-    Py_XDECREF(number);
+    PyObject *value = NULL, *error = shared.decode_error;
+    bool pickles = self->loads != Py_None; /* then two formats are done here, as the decoder would, without its frame */
+    if (pickles && format == FORMAT_PICKLE) {
+        value = PyObject_CallFunctionObjArgs(self->loads, payload, NULL);
+        error = PyExc_Exception;
+    } else if (pickles && format == FORMAT_STR) {
+        char *text;
+        Py_ssize_t n;
+        if (PyBytes_AsStringAndSize(payload, &text, &n) == 0) value = PyUnicode_DecodeUTF8(text, n, "surrogatepass");
+        error = PyExc_Exception;
+    } else {
+        PyObject *number = PyLong_FromLong(format);
+        if (number) value = PyObject_CallFunctionObjArgs(self->decode, number, payload, NULL);
+        Py_XDECREF(number);
+    }
     Py_DECREF(payload);
     /* What cannot be decoded is no hit, and `_cached` deals with it. Anything else is a signal handler's, say. */
-    if (!value && PyErr_ExceptionMatches(shared.decode_error)) PyErr_Clear();
+    if (!value && PyErr_ExceptionMatches(error)) PyErr_Clear();
     return value;
 }
 
@@ -262,14 +274,17 @@ static PyMethodDef front_methods[] = {
 
 static int front_init(PyObject *object, PyObject *args, PyObject *kwargs) {
     Front *self = (Front *)object;
-    PyObject *decode;
+    PyObject *decode, *loads;
     int keeps;
     Py_ssize_t size_max;
-    if (kwargs || !PyArg_ParseTuple(args, "Oin", &decode, &keeps, &size_max)) return -1;
-    PyObject *old = self->decode;
+    if (kwargs || !PyArg_ParseTuple(args, "OOin", &decode, &loads, &keeps, &size_max)) return -1;
+    PyObject *old[] = {self->decode, self->loads};
     Py_INCREF(decode);
+    Py_INCREF(loads);
     self->decode = decode;
-    Py_XDECREF(old);
+    self->loads = loads;
+    Py_XDECREF(old[0]);
+    Py_XDECREF(old[1]);
     self->keeps = keeps;
     self->size_max = size_max;
     if (!self->scalars) self->scalars = PyDict_New();
@@ -285,6 +300,7 @@ static int front_traverse(PyObject *object, visitproc visit, void *arg) {
     Py_VISIT(self->scalars);
     Py_VISIT(self->others);
     Py_VISIT(self->decode);
+    Py_VISIT(self->loads);
     return 0;
 }
 
@@ -296,6 +312,7 @@ static int front_clear(PyObject *object) {
     Py_CLEAR(self->scalars);
     Py_CLEAR(self->others);
     Py_CLEAR(self->decode);
+    Py_CLEAR(self->loads);
     return 0;
 }
 
@@ -308,8 +325,9 @@ static void front_dealloc(PyObject *object) {
 }
 
 static PyType_Slot front_slots[] = {
-    {Py_tp_doc, "The way of a hit. Front(decode, keeps, size_max): the decoder of entries, which values become hot objects\n"
-                "(0 none, 1 immutable ones, 2 all), and of at most how many bytes."},
+    {Py_tp_doc, "The way of a hit. Front(decode, loads, keeps, size_max): the decoder of entries, pickle.loads if that is what it\n"
+                "does with pickles, else None, which values become hot objects (0 none, 1 immutable ones, 2 all), and of at most\n"
+                "how many bytes."},
     {Py_tp_methods, front_methods},
     {Py_tp_new, PyType_GenericNew},
     {Py_tp_init, front_init},

@@ -38,6 +38,7 @@ typedef struct {
     PyObject *scalars;     /*   str, bytes or int -> value */
     PyObject *others;      /*   other key -> (that key, value): 1, True and 1.0 are one key to a dict, but not here */
     PyObject *decode;      /* (format, payload) -> value */
+    PyObject *loads;       /* pickle.loads or None */
     int keeps;             /* hot objects: 0 none, 1 of immutable values, 2 of all */
     Py_ssize_t size_max;   /* of one, encoded */
     uint64_t hot_hits;
