@@ -256,7 +256,7 @@ def test_in_a_call_while_others_compute_in_the_new_generation(settings, namespac
     for before in (_stored, None):
         scene = Scene(settings, hot_objects=False)
         scene.stores = True
-        _everywhere(scene, _stored, before, at_least=10)
+        _everywhere(scene, _stored, before, at_least=1 if before else 100)  # a hit is in C
 
 
 def test_in_a_call_that_finds_what_cannot_be_decoded(settings, namespace) -> None:
