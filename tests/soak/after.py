@@ -72,7 +72,9 @@ def look(cache: Cache, peak: int) -> Leftovers:
     cache.reset()
     swept = window_bytes(cache)
     figures["the same after a reset"] = f"{swept / 2**20:.1f} MiB"
-    bound = (8 * peak + 32) * _KEPT_WINDOW  # computations at once: nested ones, and those of the dead
+    # Each flight record that was ever used may keep so much, however many are killed. How many were used at once
+    # depends on how many flights of the dead lay there until they were reaped.
+    bound = _segment.FLIGHTS * _KEPT_WINDOW
     expect(swept <= bound, "leak", f"outcome windows take {swept} bytes after a reset, at most {bound} are explained")
     fill(cache, expect)
     reserved = cache.stats().reserved_bytes - window_bytes(cache)
