@@ -1,5 +1,5 @@
 /* point.h: places with a name, at which a test kills or stops a process. In a build without CSM_CRASH_POINTS, which is every build but
- * that of tests/crash/test_points.c, they are nothing. */
+ * that of tests/crash/test_points_*.c, they are nothing. */
 #ifndef CSM_POINT_H
 #define CSM_POINT_H
 

@@ -232,9 +232,6 @@ int csm_open(int fd, const csm_settings *settings, uint64_t timeout_ns, csm **ou
     pthread_mutex_init(&h->mutex, NULL);
     int code = create_or_attach(h, fd, settings, timeout_ns, created);
     struct stat st;
-    if (code == CSM_OK) {
-        h->id = csm_hash(h->secret, "id", 2).lo | 1;
-    }
     /* The mapping was made from `fd`, and holds on to that open file description; a forked child inherits the mapping. If row
      * locks were taken through it, a dead parent would look alive for as long as a child lives. So they are taken through a
      * description of their own. */
@@ -242,6 +239,7 @@ int csm_open(int fd, const csm_settings *settings, uint64_t timeout_ns, csm **ou
     if (code == CSM_OK) {
         h->device = st.st_dev;
         h->inode = st.st_ino;
+        h->id = csm_hash(h->secret, "id", 2).lo | 1;
         if (!csm_process_watch(h, fd)) code = failed();
     }
     if (code != CSM_OK) {

@@ -1,4 +1,4 @@
-/* flight.pml: what flight.c, index.c, outcome.c and wait.c do under the lock; and waking. */
+/* flight.pml: what flight.c, publish.c, index.c, outcome.c and wait.c do under the lock; and waking. */
 
 #ifdef OUTCOMES
 #ifdef NO_WINDOW_WRITER

@@ -1,4 +1,4 @@
-/* test_outcome.c holds outcome.c, and what flight.c makes of it, to:
+/* test_outcome.c holds outcome.c, and what publish.c makes of it, to:
  *   - what a flight ended with and is not stored (a failure, an uncached value, one without room) reaches each of its
  *     waiters whole, with its kind and format, and nobody else;
  *   - an outcome may be lost, but is never wrong: who reads too late is told so, and starts over;
