@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -44,6 +45,27 @@ class Tally:
 
     def __len__(self) -> int:
         return len(self.items())
+
+
+def forked(body: Callable[[], None]) -> int:
+    """Run `body` in a plain fork of this process, which exits with 0, or says why not and exits with 1. Its PID."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            body()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    return pid
+
+
+def ended_well(*pids: int) -> None:
+    """Wait for forked processes to end, each with exit code 0."""
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * len(pids)
 
 
 class RemoteError(Exception):

@@ -11,9 +11,7 @@ import re
 import signal
 import struct
 import subprocess
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import coopshm
 from tests import raw
 from tests.conftest import clean
 from tests.namespaces import command
+from tests.procs import ended_well, forked
 
 ROOT = Path(__file__).parents[2]
 DAY = 86_400
@@ -86,25 +85,6 @@ class Clock:
         Path(os.environ["CLOCK_SHIM_FILE"]).write_bytes(struct.pack("<q", seconds))
 
 
-def _forked(body: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            body()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    return pid
-
-
-def _reap(pids: list[int]) -> None:
-    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * len(pids)
-
-
 def _round(c: coopshm.Cache, key: str, change: Callable[[], None], kill: bool, value: str) -> None:
     """Waiters wait for an owner; the clock changes; the owner publishes, or dies."""
     (hold, go), (here, there) = os.pipe(), os.pipe()
@@ -119,19 +99,19 @@ def _round(c: coopshm.Cache, key: str, change: Callable[[], None], kill: bool, v
 
         c.cached(key, fn)
 
-    owner = _forked(own)
+    owner = forked(own)
     assert os.read(here, 1) == b"."
 
     def wait() -> None:
         assert c.cached(key, lambda: value) == value
 
     before = c.stats()
-    crew = [_forked(wait) for _ in range(4)]
+    crew = [forked(wait) for _ in range(4)]
     while c.stats().waiters < 4:
         pass
     change()
     os.write(go, b".")
-    _reap(crew)
+    ended_well(*crew)
     assert os.waitstatus_to_exitcode(os.waitpid(owner, 0)[1]) == (-signal.SIGKILL if kill else 0)
     after = c.stats()
     assert after.takeovers - before.takeovers == kill
@@ -174,18 +154,18 @@ def _dead_and_stopped_holders(c: coopshm.Cache) -> None:
         raw.drop_write_lock(c)
 
     before = c.stats()
-    dead = _forked(lambda: hold_it(die=True))
+    dead = forked(lambda: hold_it(die=True))
     os.waitpid(dead, 0)
     assert os.read(here, 1) == b"."
     assert c.cached(("dead", before.generation), lambda: 1) == c.get(("dead", before.generation))
     assert c.stats().steals == before.steals + 1
-    stopped = _forked(lambda: hold_it(die=False))
+    stopped = forked(lambda: hold_it(die=False))
     assert os.read(here, 1) == b"."
     assert c.cached(("stopped", before.generation), lambda: 1) == 1
     assert c.get(("stopped", before.generation)) is None
     assert c.stats().bypasses["lock"] == before.bypasses["lock"] + 1
     os.write(go, b".")
-    _reap([stopped])
+    ended_well(stopped)
     assert c.cached(("stopped", before.generation), lambda: 2) == c.get(("stopped", before.generation)) == 2
 
 
@@ -201,12 +181,12 @@ def _outcome_shared(c: coopshm.Cache) -> None:
 
         assert c.cached("not stored", fn) == "shared"
 
-    crew = [_forked(ask) for _ in range(5)]
+    crew = [forked(ask) for _ in range(5)]
     while c.stats().waiters < 4:
         pass
     assert os.read(here, 10) == b"."
     os.write(go, b".")
-    _reap(crew)
+    ended_well(*crew)
     os.close(there)
     assert os.read(here, 10) == b"", "computed once"
 

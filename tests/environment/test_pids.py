@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ import coopshm
 from tests import raw
 from tests.conftest import clean
 from tests.namespaces import Inside, next_pid, pid_namespaces, with_small_shm
-from tests.procs import Child
+from tests.procs import Child, forked
 
 pytestmark = pid_namespaces
 
@@ -133,21 +130,6 @@ def _compute(conn: Any, settings: Any) -> None:
 # ---- a PID is used again
 
 
-def _forked(body: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            body()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    return pid
-
-
 def _reuse(what: str, attaches: bool) -> None:
     """The owner dies while the one that waits for it is stopped, and another process gets its PID, and perhaps its row,
     before anybody can look."""
@@ -170,7 +152,7 @@ def _reuse(what: str, attaches: bool) -> None:
 
         c.cached("k", fn)
 
-    owner = _forked(own)
+    owner = forked(own)
     row = int(os.read(here, 100))
 
     def wait() -> None:
@@ -178,7 +160,7 @@ def _reuse(what: str, attaches: bool) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         os.write(there, c.cached("k", lambda: "taken over").encode())
 
-    waiter = _forked(wait)
+    waiter = forked(wait)
     if what != "lock":
         while c.stats().waiters < 1:
             pass
@@ -197,7 +179,7 @@ def _reuse(what: str, attaches: bool) -> None:
         os.read(hold, 1)
 
     next_pid(owner)
-    again = _forked(impostor)
+    again = forked(impostor)
     assert again == owner, "the same PID"
     assert os.read(here, 100) == b"impostor"
     os.kill(waiter, signal.SIGCONT)

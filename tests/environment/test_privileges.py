@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import traceback
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ import pytest
 import coopshm
 from tests import raw
 from tests.conftest import SHM, clean
-from tests.procs import Child, threads
+from tests.procs import Child, ended_well, forked, threads
 
 NOBODY = 65534
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="expected: only root can drop privileges")
@@ -26,20 +24,6 @@ def _drop() -> None:
     os.setuid(NOBODY)
     with pytest.raises(PermissionError):
         open("/etc/shadow").close()
-
-
-def _in_child(body: Callable[[], None]) -> None:
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            body()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def _everything(c: coopshm.Cache) -> None:
@@ -86,7 +70,7 @@ def _master(_: Any, settings: Any, row_first: bool) -> None:
         _everything(c)
 
     for _ in range(3):
-        _in_child(worker)
+        ended_well(forked(worker))
     assert c.stats().processes == 1
     assert c.cached("after", lambda: 2) == c.get("after") == 2
     assert clean(c)
@@ -120,10 +104,10 @@ def _grandchildren(_: Any, settings: Any) -> None:
     def worker() -> None:
         _drop()
         c.cached("worker's", lambda: 1)
-        _in_child(grandchild)
+        ended_well(forked(grandchild))
         assert c.cached("still", lambda: 2) == c.get("still") == 2
 
-    _in_child(worker)
+    ended_well(forked(worker))
     assert clean(c)
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import pytest
 import coopshm
 from tests.conftest import clean
 from tests.namespaces import mount_namespaces, pid_namespaces, with_small_shm
+from tests.procs import ended_well, forked
 
 pytestmark = [mount_namespaces, pid_namespaces]
 
@@ -48,25 +46,6 @@ def _fill(leave: int = 0) -> None:
     assert os.statvfs("/dev/shm").f_bavail == leave
 
 
-def _forked(body: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            body()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    return pid
-
-
-def _reap(pids: list[int]) -> None:
-    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * len(pids)
-
-
 def _mid_publish(kind: str, leave: int) -> None:
     c = _attach(**CACHE)
     value = os.urandom(1_000_000)
@@ -88,12 +67,12 @@ def _mid_publish(kind: str, leave: int) -> None:
             assert c.cached("k", fn) == value
         os.write(there, b".")
 
-    crew = [_forked(ask) for _ in range(5)]
+    crew = [forked(ask) for _ in range(5)]
     while c.stats().waiters < 4:
         pass
     _fill(leave)
     os.write(go, b"." * 5)  # the owner; and each waiter, if it has to compute for itself
-    _reap(crew)
+    ended_well(*crew)
     assert os.read(here, 100) == b"....."
     assert c.cached("before", lambda: b"lost") == value[:1000]
     stats = c.stats()
@@ -144,16 +123,16 @@ def _children_without_a_row() -> None:
         assert c.view("new", lambda: b"4") == b"4"
         assert c.stats().bypasses["no_space"] > 0
 
-    _reap([_forked(child) for _ in range(4)])
+    ended_well(*[forked(child) for _ in range(4)])
 
     def newcomer() -> None:
         coopshm.configure({"caches": {"c": CACHE}})
         with pytest.raises(coopshm.NoSpaceError, match="enlarge it"):
             coopshm.open("c")
 
-    _reap([_forked(newcomer)])
+    ended_well(forked(newcomer))
     BALLAST.unlink()
-    _reap([_forked(lambda: _store(c)) for _ in range(4)])
+    ended_well(*[forked(lambda: _store(c)) for _ in range(4)])
     assert clean(c)
 
 
@@ -180,7 +159,7 @@ def _coming_and_going() -> None:
             view = c.view(key, lambda value=value: value)
             assert view == value
 
-    crew = [_forked(work) for _ in range(4)]
+    crew = [forked(work) for _ in range(4)]
     for n in range(15):
         while c.stats().computations < 50 * n:  # they get on in the meantime
             pass
@@ -196,7 +175,7 @@ def _coming_and_going() -> None:
         BALLAST.unlink(missing_ok=True)
         c.reset()
     stop.unlink()
-    _reap(crew)
+    ended_well(*crew)
     assert clean(c)
 
 
