@@ -130,6 +130,7 @@ typedef struct { /* a consistent enough picture for people; see csm_info */
     uint64_t bytes_used, entries, slots, flights, waiters, processes, observers;
     uint64_t pinned_chunks, chunks, chunks_entered, full, reset_at_ns, created_at_ns, destroyed;
     uint64_t rows_used, my_row;
+    uint64_t flights_used; /* high-water mark: computations that there were at once, those of the dead included */
     uint64_t stats[32];
 } csm_info;
 

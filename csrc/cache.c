@@ -216,8 +216,8 @@ void csm_describe(csm *h, csm_info *out) {
     out->my_row = csm_row(h);
     struct stat st;
     if (csm_process_stat(h, &st)) out->reserved_bytes = (uint64_t)st.st_blocks * 512;
-    uint64_t flights = csm_min(csm_load(&header->flights_used), h->geo.flights);
-    for (uint32_t f = 0; f < flights; f++) {
+    out->flights_used = csm_min(csm_load(&header->flights_used), h->geo.flights);
+    for (uint32_t f = 0; f < out->flights_used; f++) {
         uint64_t serial = csm_load_acquire(&h->flights[f].serial);
         out->flights += serial && csm_flight_is_live(h, now, f, serial);
     }

@@ -16,7 +16,9 @@ from coopshm import Cache, _segment
 
 from . import goods
 
-_KEPT_WINDOW = 16 * 1024  # outcome.c keeps so much of a window for the next outcome
+_PAGE = 4096
+_WINDOW = 1 << 32  # layout.h: CSM_WINDOW_BYTES; windows lie at multiples of it
+_KEPT = 16 * 1024  # outcome.c: so much of a window is kept for the next outcome
 _ROUNDS = 4
 
 
@@ -25,19 +27,21 @@ class Leftovers(NamedTuple):
     figures: dict[str, str]
 
 
-def window_bytes(cache: Cache) -> int:
-    """Bytes of /dev/shm that outcomes take, behind all that is mapped."""
+def windows(cache: Cache) -> list[int]:
+    """Bytes of /dev/shm that outcomes take: of each flight's window, behind all that is mapped, that has any."""
     segment = cache._attachment.segment
     fd = _segment.lib.csm_descriptor(segment.handle)
-    end, at, total = os.fstat(fd).st_size, int(_segment.lib.csm_mapped_bytes(segment.handle)), 0
+    at, end = int(_segment.lib.csm_mapped_bytes(segment.handle)), os.fstat(fd).st_size
+    taken: dict[int, int] = {}
     while at < end:
         try:
             begin = os.lseek(fd, at, os.SEEK_DATA)
         except OSError:
             break
         at = os.lseek(fd, begin, os.SEEK_HOLE)
-        total += at - begin
-    return total
+        for page in range(begin, at, _PAGE):
+            taken[page // _WINDOW] = taken.get(page // _WINDOW, 0) + _PAGE
+    return list(taken.values())
 
 
 def look(cache: Cache, peak: int) -> Leftovers:
@@ -63,21 +67,20 @@ def look(cache: Cache, peak: int) -> Leftovers:
     stuck = [flight for flight in segment.flights() if b"hammer" not in flight.key]
     expect(not stuck, "leak", f"flights after each key was asked for: {stuck}")
 
-    left_windows = window_bytes(cache)
     figures = {
         "flights left by the dead": str(len(flights)),
         "rows used / peak processes": f"{info.rows_used} / {peak}",
-        "outcome windows left": f"{left_windows / 2**20:.1f} MiB",
+        "outcome windows left": f"{sum(windows(cache)) / 2**20:.1f} MiB",
     }
     cache.reset()
-    swept = window_bytes(cache)
-    figures["the same after a reset"] = f"{swept / 2**20:.1f} MiB"
-    # Each flight record that was ever used may keep so much, however many are killed. How many were used at once
-    # depends on how many flights of the dead lay there until they were reaped.
-    bound = _segment.FLIGHTS * _KEPT_WINDOW
-    expect(swept <= bound, "leak", f"outcome windows take {swept} bytes after a reset, at most {bound} are explained")
+    swept, used = windows(cache), segment.describe().flights_used
+    figures["the same after a reset"] = f"{sum(swept) / 2**20:.1f} MiB in {len(swept)}, for {used} flights at once"
+    # So no number of kills makes it grow: the windows are as many as the flights that there were at once, those of the
+    # dead that nobody had asked for again included, and each keeps only what its next outcome will take.
+    expect(max(swept, default=0) <= _KEPT, "leak", f"windows keep {max(swept, default=0)} bytes after a reset")
+    expect(len(swept) <= used, "leak", f"{len(swept)} windows have pages, for {used} flights at once")
     fill(cache, expect)
-    reserved = cache.stats().reserved_bytes - window_bytes(cache)
+    reserved = cache.stats().reserved_bytes - sum(windows(cache))
     most = int(_segment.lib.csm_mapped_bytes(segment.handle))
     expect(reserved <= most, "leak", f"{reserved} bytes of /dev/shm reserved, of a mapping of {most}")
     figures["/dev/shm, filled"] = f"{reserved / 2**20:.1f} of at most {most / 2**20:.1f} MiB"
