@@ -1,0 +1,2 @@
+# gunicorn --config sync.py shop.wsgi:application
+workers = 4
