@@ -161,7 +161,7 @@ def _compute(store: Store, data: bytes, key: object, stalled: list[int]) -> Step
     segment, _ = store._attachment.notice()
     parent = enclosing(segment, data)
     segment.count(_MISSES)
-    store._drain()
+    store._count_hits()
     call = segment.call()
     call.stalled_ns = stalled[0]
     try:

@@ -50,12 +50,9 @@ class Store(Front):
     # ---- what front.c calls
 
     def _drain(self) -> None:
-        """Add the hits to the row, and see whether the segment still has its name: hits alone would never tell."""
-        segment = self._attachment.segment
-        self._last_hot = None
-        if hits := self._take_hot_hits():
-            segment.count(_HOT_HITS, hits)
-        segment.gone()
+        """After many hits: count them, and see whether the segment still has its name, since hits alone never would."""
+        self._count_hits()
+        self._attachment.segment.gone()
 
     def _keep(self, tables: Tables, key: object, value: object, size: int) -> None:
         tables.keep(key, value, size)
@@ -67,6 +64,12 @@ class Store(Front):
         self._attach(segment.addresses, segment.handle)
         self._enter(generation, hot.tables, hot.tables.scalars, hot.tables.others)
         self._hot = hot
+
+    def _count_hits(self) -> None:
+        """Add the hits of hot objects to the row, where others see them."""
+        self._last_hot = None
+        if hits := self._take_hot_hits():
+            self._attachment.segment.count(_HOT_HITS, hits)
 
     # ---- looking up
 

@@ -182,7 +182,7 @@ void csm_unguard(int fd);
 
 /* 1 while the object still has its name. If it has not (systemd's RemoveIPC, an operator's rm), the segment is marked
  * destroyed, for all processes that are attached to it; also 0 when the handle's descriptor was closed by somebody. Also done
- * now and then by csm_find and csm_claim. */
+ * by csm_claim, and now and then by csm_find. */
 int csm_linked(csm *h);
 
 /* +1 in each forked child: who remembers this number knows whether a fork came between. Counted by libc's own hook, which runs also

@@ -40,7 +40,6 @@ struct csm {
     struct csm_row spare;
     uint64_t role;
     uint64_t pid;              /* of this process */
-    uint64_t claims;           /* so many so far, about */
     uint64_t stalled_turn;     /* lock_turns + 1 when patience with the lock's holder was last lost */
     uint64_t views;            /* live views in this process */
     uint64_t forks;            /* +1 in each forked child */

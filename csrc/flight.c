@@ -20,8 +20,6 @@
 /* A flight's first waiter looks after the owner this often: the contract promises a takeover within 20 ms. */
 static const uint64_t SENTINEL_SLICE_NS = 10000000;
 static const uint64_t WAITER_SLICE_NS = 50000000;
-/* One claim in so many looks whether the object still has its name. */
-enum { LOOK_MASK = 15 };
 
 /* ---- what a flight is ---- */
 
@@ -228,9 +226,7 @@ static int claim_locked(csm *h, struct csm_hash hash, const char *key, size_t ke
 int csm_claim(csm *h, const char *key, size_t key_bytes, const csm_call *parent, csm_call *call) {
     if (key_bytes > CSM_MAX_KEY) return CSM_INVALID;
     struct csm_hash hash = csm_hash(h->secret, key, key_bytes);
-    /* A system call, so not each time; the first claims of a process always look. */
-    bool look = (csm_add(&h->claims, 1) & LOOK_MASK) == 0 || csm_load(&h->fd) == CSM_FD_LOST;
-    if (look && !csm_linked(h)) return CSM_GONE;
+    if (!csm_linked(h)) return CSM_GONE;
     for (;;) {
         int code = csm_lock_within(h, &call->stalled_ns);
         if (code != CSM_OK) return code;

@@ -256,7 +256,6 @@ static void after_fork_in_child(void) {
         memset(&h->spare, 0, sizeof h->spare);
         h->forks++;
         h->pid = (uint64_t)getpid();
-        csm_store(&h->claims, 0);
         if (h->child_fd == NO_ROW_FOR_CHILD) h->pins_lost_before = h->forks;
         if (h->child_fd >= 0) {
             h->fd = h->child_fd;
