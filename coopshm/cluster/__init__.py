@@ -1,0 +1,6 @@
+"""The cluster: a sidecar per host extends "once" and "reset" to all hosts (extra: `coopshm[cluster]`).
+
+Workers import nothing of this package. A map of it, each module importing only from those above it:
+
+    relay     the seam: what a relay may ask of a host (Host), and a host of a relay (Relay)
+"""
