@@ -3,4 +3,5 @@
 Workers import nothing of this package. A map of it, each module importing only from those above it:
 
     relay     the seam: what a relay may ask of a host (Host), and a host of a relay (Relay)
+    stamps    which reset wins, and whether what it stands for is new enough
 """
