@@ -25,6 +25,7 @@ A map of the package, each module importing only from those above it:
     store       a cache without the computing   once       the compute-once loop, as steps
     cache       a cache, in threads             aio        the same for asyncio
     greenlets   waiting, under gevent           decorators  memoize
+    observe     attaching from outside, to look on
     admin/      the command line
 """
 

@@ -1,7 +1,7 @@
 """coopshm-admin: looking at the caches of a host, and resetting or removing one, from the command line.
 
     text       sizes, ages and tables for people
-    segments   which caches there are, and attaching to one without being in anybody's way
+    segments   which caches there are, attaching to one, resetting and removing it
     session    what the commands share: options, names, output
     looking    list, stats, keys, flights
     changing   reset, verify, destroy

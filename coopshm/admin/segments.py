@@ -1,8 +1,4 @@
-"""Which caches there are on this host, and attaching to one as an observer.
-
-What the configuration says of a cache does not matter here: an existing segment has its own settings. The
-object may be anything that somebody put under the name, so what is read from it can turn out to be nonsense.
-"""
+"""What changes a cache from outside: a reset, and removing it. Looking on is observe.py, and passed on here."""
 
 from __future__ import annotations
 
@@ -10,11 +6,12 @@ import os
 import stat
 from collections.abc import Callable
 
-from .._segment import OBSERVER, Segment, open_segment
+from .._segment import OBSERVER
 from ..attachment import Attachment
 from ..config import CacheConfig, segment_name
-from ..errors import CorruptError, OwnershipError, SegmentError
+from ..errors import CorruptError, OwnershipError
 from ..objects import SHM, Place, existing, unlink_if
+from ..observe import MissingError, UnfinishedError, attach, check_finished, missing, path
 
 __all__ = [
     "MissingError",
@@ -28,29 +25,6 @@ __all__ = [
 ]
 
 
-class MissingError(SegmentError):
-    """There is no segment of this cache."""
-
-
-class UnfinishedError(SegmentError):
-    """A segment is being created, or its creator died before it had finished."""
-
-
-def attach(place: Place) -> Segment:
-    """Attach to the segment of a cache as an observer.
-
-    Raises:
-        MissingError: there is none; the message lists those that exist.
-        UnfinishedError: there is none yet.
-        SegmentError: it cannot be used; see the other subclasses.
-    """
-    _check_finished(place)
-    try:
-        return open_segment(place.namespace, CacheConfig(place.cache), b"", OBSERVER, create=False)
-    except FileNotFoundError:
-        raise _missing(place) from None
-
-
 def reset(place: Place, version: object, on_reset: Callable[[object], object] | None) -> tuple[object, object]:
     """Reset a cache as an observer. Returns the version it had, and the one it has now.
 
@@ -62,7 +36,7 @@ def reset(place: Place, version: object, on_reset: Callable[[object], object] | 
         MissingError, UnfinishedError: there is no segment, or none any more.
         SegmentError, ConfigError, ResetError: as for `Cache.reset`.
     """
-    _check_finished(place)
+    check_finished(place)
     try:
         attachment = Attachment(place.namespace, CacheConfig(place.cache, on_reset=on_reset), OBSERVER)
         try:
@@ -71,26 +45,7 @@ def reset(place: Place, version: object, on_reset: Callable[[object], object] | 
             old = None  # a reset mends it
         return old, attachment.reset(version)
     except FileNotFoundError:
-        raise _missing(place) from None
-
-
-def _check_finished(place: Place) -> None:
-    if _is_blank(place):  # opening it would mean to finish it
-        raise UnfinishedError(
-            f"{place} is being created, or its creator died; the next process that opens it creates it anew"
-        )
-
-
-def _missing(place: Place) -> MissingError:
-    """Return the error for a cache that has no segment, to be raised."""
-    here = [other.cache for other in existing(place.namespace)]
-    if here:
-        hint = f"there are {', '.join(here)}"
-    elif namespaces := sorted({other.namespace for other in existing()}):
-        hint = f"it has no caches at all; namespaces with caches are {', '.join(namespaces)}"
-    else:
-        hint = "there are no caches on this host at all"
-    return MissingError(f"namespace {place.namespace!r} has no cache {place.cache!r}: {hint}")
+        raise missing(place) from None
 
 
 def check_removable(place: Place) -> os.stat_result | None:
@@ -103,11 +58,11 @@ def check_removable(place: Place) -> os.stat_result | None:
     """
     directory = os.stat(SHM)
     try:
-        found = os.stat(_path(place), follow_symlinks=False)
+        found = os.stat(path(place), follow_symlinks=False)
     except FileNotFoundError:
         return None
     if directory.st_mode & stat.S_ISVTX and os.geteuid() not in (0, found.st_uid, directory.st_uid):
-        raise OwnershipError(f"{place}: only its owner (uid {found.st_uid}) and root can remove {_path(place)}")
+        raise OwnershipError(f"{place}: only its owner (uid {found.st_uid}) and root can remove {path(place)}")
     return found
 
 
@@ -117,22 +72,3 @@ def remove(place: Place, seen: os.stat_result | None) -> None:
     Processes that use it notice that it has lost its name.
     """
     unlink_if(segment_name(*place), lambda fd: seen is not None and os.path.samestat(os.fstat(fd), seen))
-
-
-def _path(place: Place) -> str:
-    return SHM + segment_name(*place)
-
-
-def _is_blank(place: Place) -> bool:
-    """The third word of a segment is its state, which its creator stores last; until then it is zero."""
-    try:
-        fd = os.open(_path(place), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False  # what is wrong with it, opening it properly will tell
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return False
-        head = os.pread(fd, 24, 0)
-        return len(head) in (0, 24) and not any(head[16:])
-    finally:
-        os.close(fd)
