@@ -315,23 +315,46 @@ class Segment:
 
     def entries(self) -> list[EntryInfo]:
         """Return the entries of one generation, in the order of their commits."""
+        while True:
+            generation, cursor = self.generation(), 0
+            found: list[EntryInfo] = []
+            while batch := self.entries_from(generation, cursor):
+                entries, cursor = batch
+                if not entries:
+                    return found
+                found += entries
+
+    def entries_from(self, generation: int, cursor: int) -> tuple[list[EntryInfo], int] | None:
+        """Return some entries of a generation from `cursor` (0) on, and the next cursor; no entries at the end.
+
+        None: the generation has passed.
+        """
         capacity = 1 << 20  # of one batch; a key takes at most 64 KiB
         buffer = ffi.new("unsigned char[]", capacity)
-        cursor = ffi.new("uint64_t *")
+        at_cursor = ffi.new("uint64_t *", cursor)
+        size = lib.csm_entries(self.handle, generation, at_cursor, buffer, capacity)
+        if size < 0:
+            return None
+        data, at, found = ffi.buffer(buffer, size)[:], 0, []
+        while at < size:
+            key_bytes = int.from_bytes(data[at : at + 4], "little")
+            format = int.from_bytes(data[at + 4 : at + 8], "little")
+            value_bytes = int.from_bytes(data[at + 8 : at + 16], "little")
+            at += 16
+            found.append(EntryInfo(data[at : at + key_bytes], format, value_bytes))
+            at += key_bytes
+        return found, at_cursor[0]
+
+    def peek(self, key: bytes) -> tuple[int, bytes] | None:
+        """Return format and a copy of the value of `key`. Unlike a hit this is not counted, and leaves no trace."""
+        where = ffi.new("uint64_t[2]")
+        format = ffi.new("uint32_t *")
         while True:
-            generation, found = self.generation(), []
-            cursor[0] = 0
-            while (size := lib.csm_entries(self.handle, generation, cursor, buffer, capacity)) > 0:
-                data, at = ffi.buffer(buffer, size)[:], 0
-                while at < size:
-                    key_bytes = int.from_bytes(data[at : at + 4], "little")
-                    format = int.from_bytes(data[at + 4 : at + 8], "little")
-                    value_bytes = int.from_bytes(data[at + 8 : at + 16], "little")
-                    at += 16
-                    found.append(EntryInfo(data[at : at + key_bytes], format, value_bytes))
-                    at += key_bytes
-            if size == 0:
-                return found
+            generation = self.generation()
+            code = lib.csm_peek(self.handle, key, len(key), where, where + 1, format)
+            value = bytes(self.memory[where[0] : where[0] + where[1]]) if code == OK else b""
+            if self.generation() == generation:
+                return (format[0], value) if code == OK else None
 
     def flights(self) -> list[FlightInfo]:
         infos = ffi.new("csm_flight_info[]", FLIGHTS)
@@ -341,11 +364,20 @@ class Segment:
             for i in infos[0 : lib.csm_flights(self.handle, infos, FLIGHTS)]
         ]
 
-    def verify(self) -> list[str]:
-        """Check every structure, partly under the write lock. Returns the faults found."""
+    def verify(self, locking: bool = True) -> list[str]:
+        """Check every structure, partly under the write lock. Returns the faults found.
+
+        Args:
+            locking: False to check only what can be without the lock: header and entries.
+        """
         report = ffi.new("char[]", 1 << 16)
-        check(lib.csm_verify(self.handle, report, 1 << 16), self.label)
+        verify = lib.csm_verify if locking else lib.csm_verify_entries
+        check(verify(self.handle, report, 1 << 16), self.label)
         return ffi.string(report).decode().splitlines()  # type: ignore[no-any-return]
+
+    def status(self) -> os.stat_result:
+        """Return whose the object is, and how large."""
+        return os.fstat(lib.csm_descriptor(self.handle))
 
     # ---- end of life
 
@@ -362,6 +394,20 @@ class Segment:
     def leave(self) -> None:
         """Give row and descriptor back now. Nobody else may be using the segment, and no view be live."""
         ffi.release(self.handle)
+
+
+def in_use(fd: int) -> bool:
+    """Does any process hold a row of the object behind `fd`, whatever release of coopshm it has?"""
+    return lib.csm_in_use(fd) != 0  # type: ignore[no-any-return]  # an error: better "yes" than a wrong "no"
+
+
+def bytes_needed(config: CacheConfig) -> int:
+    """Return how much of /dev/shm the segment of a cache takes when it is full, index and headers included."""
+    return lib.csm_segment_bytes(_settings(config))  # type: ignore[no-any-return]
+
+
+def _settings(config: CacheConfig) -> Any:
+    return ffi.new("csm_settings *", (config.memory_limit, config.max_items, ROWS, FLIGHTS, NODES))
 
 
 def _address(pointer: Any) -> int:
@@ -407,18 +453,8 @@ def _attach(
     fd: int, name: str, label: str, config: CacheConfig, role: int, version: bytes, create: bool
 ) -> Segment | None:
     """Attach to the object behind `fd`. None: it was replaced; look again."""
-    settings = ffi.new(
-        "csm_settings *",
-        {
-            "memory_limit": config.memory_limit,
-            "max_items": config.max_items,
-            "rows": ROWS,
-            "flights": FLIGHTS,
-            "nodes": NODES,
-        },
-    )
     out, created = ffi.new("csm **"), ffi.new("int *")
-    code = lib.csm_open(fd, settings if create else ffi.NULL, int(CREATE_PATIENCE * 1e9), out, created)
+    code = lib.csm_open(fd, _settings(config) if create else ffi.NULL, int(CREATE_PATIENCE * 1e9), out, created)
     if code != OK:
         try:
             if code == lib.CSM_MISS or (code == GONE and not create):

@@ -269,6 +269,13 @@ int64_t csm_entries(csm *h, uint64_t generation, uint64_t *cursor, unsigned char
 /* Live flights; returns how many were written. */
 uint32_t csm_flights(csm *h, csm_flight_info *out, uint32_t capacity);
 
+/* Looks `key` up for somebody who only looks on: nothing is counted or pinned, and no row is taken. CSM_OK: the value's *bytes
+ * bytes lie at *at from csm_base; or CSM_MISS. The caller loads the generation before, and again after it has copied. */
+int csm_peek(csm *h, const char *key, size_t key_bytes, uint64_t *at, uint64_t *bytes, uint32_t *format);
+
 /* Checks every structure, partly under the write lock (some 10 ms for a million entries). Returns the number of faults (0:
  * sound) or a code; `report` gets one line a fault. */
 int csm_verify(csm *h, char *report, size_t capacity);
+
+/* Checks what can be checked without the lock: header, entries, and how they are found. Takes no row, waits for nobody. */
+int csm_verify_entries(csm *h, char *report, size_t capacity);

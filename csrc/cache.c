@@ -256,6 +256,16 @@ int64_t csm_entries(csm *h, uint64_t generation, uint64_t *cursor, unsigned char
     return csm_generation(h) == generation ? (int64_t)written : CSM_STALE;
 }
 
+int csm_peek(csm *h, const char *key, size_t key_bytes, uint64_t *at, uint64_t *bytes, uint32_t *format) {
+    struct csm_found found;
+    uint64_t now = csm_load_acquire(&h->header->generation);
+    if (!csm_index_find(h, now, csm_hash(h->secret, key, key_bytes), key, key_bytes, &found)) return CSM_MISS;
+    *at = h->geo.arena_off + found.value_at;
+    *bytes = found.value_bytes;
+    *format = found.format;
+    return CSM_OK;
+}
+
 uint32_t csm_flights(csm *h, csm_flight_info *out, uint32_t capacity) {
     uint64_t now = csm_load_acquire(&h->header->generation);
     uint32_t n = 0, used = (uint32_t)csm_min(csm_load(&h->header->flights_used), h->geo.flights);

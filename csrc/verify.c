@@ -4,6 +4,8 @@
  * rest is collected: what was committed meanwhile, the states of all slots, flights and free space. What was collected is then
  * judged without it.
  *
+ * csm_verify_entries leaves out what needs the lock: then entries are all that is judged, and neither free space nor flights.
+ *
  * What a killed process may leave behind and is no fault: a live flight with a dead owner (the next asker takes over), a
  * node or a row of the dead (taken over by who needs one), an outcome nobody will read. */
 #ifndef _GNU_SOURCE
@@ -139,6 +141,11 @@ static void check_slots_locked(struct check *c) {
     if (live != computing) fault(c, "flights: %" PRIu64 " live, %" PRIu64 " computing slots", live, computing);
 }
 
+static void collect_chunks(struct check *c) {
+    for (uint64_t chunk = 0; chunk < c->h->geo.chunks; chunk++)
+        c->entered[chunk] = csm_load(&c->h->chunks[chunk].entered) == c->generation;
+}
+
 static void collect_space_locked(struct check *c) {
     csm *h = c->h;
     uint64_t run = csm_load(&c->epoch->run), first = csm_run_first(run), end = csm_arena_run_end(h, run);
@@ -150,8 +157,7 @@ static void collect_space_locked(struct check *c) {
         uint64_t hole = csm_load(&c->epoch->holes[i]);
         add_span(c, csm_extent_first(hole), csm_extent_granules(hole), "hole", i);
     }
-    for (uint64_t chunk = 0; chunk < h->geo.chunks; chunk++)
-        c->entered[chunk] = csm_load(&h->chunks[chunk].entered) == c->generation;
+    collect_chunks(c);
     for (uint32_t row = 0; row < csm_process_rows(h); row++)
         c->stranded += csm_load(&h->rows[row].stats[CSM_STAT_STRANDED_BYTES]);
 }
@@ -161,8 +167,8 @@ static int by_first(const void *a, const void *b) {
     return x->first < y->first ? -1 : x->first > y->first;
 }
 
-/* No overlaps, nothing outside entered chunks, and all of those accounted for. */
-static void judge_space(struct check *c) {
+/* No overlaps, nothing outside entered chunks; and, where all was `collected`, every granule of those accounted for. */
+static void judge_space(struct check *c, bool collected) {
     csm *h = c->h;
     qsort(c->spans, c->n_spans, sizeof *c->spans, by_first);
     uint64_t covered = 0, entered = 0, last = 0;
@@ -178,6 +184,7 @@ static void judge_space(struct check *c) {
                 break;
             }
     }
+    if (!collected) return;
     for (uint64_t chunk = 0; chunk < h->geo.chunks; chunk++)
         if (c->entered[chunk]) entered += csm_min((chunk + 1) * h->chunk_granules, h->granules) - chunk * h->chunk_granules;
     if (covered > entered || (covered < entered && c->stranded == 0))
@@ -206,11 +213,27 @@ static int verify_once(struct check *c, bool patient) {
         collect_space_locked(c);
     }
     csm_unlock(h);
-    if (code == CSM_OK) judge_space(c);
+    if (code == CSM_OK) judge_space(c, true);
     return code;
 }
 
-int csm_verify(csm *h, char *report, size_t capacity) {
+/* An epoch is prepared anew only for the generation after next, so what is looked at here is this generation's as long as
+ * this is in force. */
+static int verify_entries_once(struct check *c) {
+    csm *h = c->h;
+    c->generation = csm_load_acquire(&h->header->generation);
+    c->epoch = csm_epoch_of(h, c->generation);
+    check_header(c);
+    for (uint64_t i = 0, end = log_end(c); i < end; i++) {
+        check_entry(c, i);
+        if (c->faults && csm_generation(h) != c->generation) return CSM_STALE;
+    }
+    collect_chunks(c);
+    judge_space(c, false);
+    return csm_generation(h) == c->generation ? CSM_OK : CSM_STALE;
+}
+
+static int verify(csm *h, char *report, size_t capacity, bool locking) {
     enum { PATIENT_TRIES = 3 };
     size_t most = h->geo.max_items + h->geo.flights + CSM_HOLES + 1;
     struct span *spans = malloc(most * sizeof *spans);
@@ -219,10 +242,14 @@ int csm_verify(csm *h, char *report, size_t capacity) {
     for (int i = 0;; i++) {
         if (capacity) report[0] = 0;
         struct check c = {.h = h, .report = report, .capacity = capacity, .spans = spans};
-        code = verify_once(&c, i < PATIENT_TRIES);
+        code = locking ? verify_once(&c, i < PATIENT_TRIES) : verify_entries_once(&c);
         if (code == CSM_OK) code = c.faults;
         if (code != CSM_STALE) break;
     }
     free(spans);
     return code;
 }
+
+int csm_verify(csm *h, char *report, size_t capacity) { return verify(h, report, capacity, true); }
+
+int csm_verify_entries(csm *h, char *report, size_t capacity) { return verify(h, report, capacity, false); }

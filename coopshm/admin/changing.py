@@ -1,10 +1,15 @@
-"""reset, verify, destroy: they take the write lock, and reset runs the callback from the configuration."""
+"""reset, verify, destroy: they take the write lock, and reset runs the callback from the configuration.
+
+Code of the application runs as the application's user. Root who resets the cache of somebody else becomes that user
+first, so that it neither runs that user's code with root's rights nor leaves files of root among the application's.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import pwd
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,12 +18,12 @@ from functools import partial
 import click
 
 from ..config import resolve_callable
-from ..errors import CoopshmError, CorruptError, LayoutError
+from ..errors import CoopshmError, CorruptError, LayoutError, OwnershipError
 from ..stats import collect
 from . import segments
 from .segments import UnfinishedError
 from .session import Session, json_option, name_argument, version_text
-from .text import count
+from .text import Line, count
 
 __all__ = ["COMMANDS"]
 
@@ -49,20 +54,33 @@ def _parse_version(_ctx: click.Context, _param: click.Parameter, text: str | Non
     help="The source's version from now on: V as JSON if it is valid JSON, else V as a string. "
     "Default (and null): the next one, which is one more for a whole number and 1 for anything else.",
 )
+@click.option("--no-callback", is_flag=True, help="Do not run the on_reset callback: the source is as it should be.")
 @json_option
 @click.pass_obj
-def _reset(session: Session, name: str, version: object) -> None:
-    """Invalidate cache NAME as a whole, on this host.
+def _reset(session: Session, name: str, version: object, no_callback: bool) -> None:
+    r"""Invalidate cache NAME as a whole, on this host.
 
-    Its on_reset callback from the configuration runs first, in this process, with the current directory on
-    the module path; if it fails, nothing changes. A reset to the version that the cache has does nothing.
+    When this has returned, no process returns anything that was computed before, and computations under way are done
+    again. A reset to the version that the cache has does nothing.
+
+    The cache's on_reset callback from the configuration runs first, in this process, with the current directory on
+    the module path; if it fails, nothing changes. Root who resets the cache of another user becomes that user for it.
+
+    \b
+    Examples:
+      coopshm-admin reset pages
+      coopshm-admin reset pages --version 2026-11       a string
+      coopshm-admin reset pages --version 7             a number
+      coopshm-admin reset pages --version '"7"'         a string
+      coopshm-admin reset pages --version '{"a": [1]}'
     """
     place = session.place(name)
     settings = session.config.caches.get(name)
-    callback = settings.on_reset if settings else None
+    callback = settings.on_reset if settings and not no_callback else None
     if callback is None:
         before, after = segments.reset(place, version, None)
     else:
+        _become_owner(place)
         before, after = segments.reset(place, version, partial(_call_back, session, callback))
     old, new = version_text(before), version_text(after)
     changed, called = old != new, old != new and callback is not None
@@ -72,6 +90,29 @@ def _reset(session: Session, name: str, version: object) -> None:
         text = f"{place} has version {old} already: nothing was reset"
     document = {**place._asdict(), "old": before, "new": after, "changed": changed, "callback": called}
     session.print(document, text)
+
+
+def _become_owner(place: segments.Place) -> None:
+    """As root, give up all rights but those of the segment's owner, for good."""
+    owner = segments.owner(place)
+    if owner is None or os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    try:
+        try:
+            user = pwd.getpwuid(owner.st_uid)
+        except KeyError:
+            os.setgroups([])
+            os.setgid(owner.st_gid)
+        else:
+            os.initgroups(user.pw_name, user.pw_gid)
+            os.setgid(user.pw_gid)
+            os.environ.update(HOME=user.pw_dir, USER=user.pw_name, LOGNAME=user.pw_name)
+        os.setuid(owner.st_uid)
+    except OSError as exc:
+        raise OwnershipError(
+            f"{place} belongs to uid {owner.st_uid}, and its on_reset callback must not run as root, but becoming that "
+            f"user failed: {exc.strerror or exc}; use --no-callback, or run this as that user"
+        ) from exc
 
 
 def _call_back(session: Session, callback: str | Callable[[object], object], version: object) -> None:
@@ -94,22 +135,27 @@ def _call_back(session: Session, callback: str | Callable[[object], object], ver
 
 @click.command("verify")
 @name_argument
+@click.option(
+    "--no-lock", is_flag=True, help="Check only what can be checked without the write lock: header and entries."
+)
 @json_option
 @click.pass_obj
-def _verify(session: Session, name: str) -> None:
+def _verify(session: Session, name: str, no_lock: bool) -> None:
     """Check every structure of cache NAME. Exit status 1 when there are faults.
 
-    This takes the write lock while it checks, a second or so for millions of entries: hits go on meanwhile,
-    misses wait, or are answered without the cache.
+    Entries are looked up without any lock. Then this takes the write lock while it reads the states of all slots and
+    free space, some 10 ms for a million entries: hits go on meanwhile, misses wait. If it is killed then, the next one
+    who wants the lock takes it over. With --no-lock it is in nobody's way at all, and needs nobody: it works beside a
+    stopped process that holds the lock.
     """
     place = session.place(name)
-    faults = segments.attach(place).verify()
-    text = f"{place} is sound"
+    faults = segments.attach(place).verify(locking=not no_lock)
+    document = {**place._asdict(), "locked": not no_lock, "sound": not faults, "faults": faults}
     if faults:
-        text = "\n".join([f"{place} has {count(len(faults), 'fault', 'faults')}:", *faults])
-    session.print({**place._asdict(), "sound": not faults, "faults": faults}, text)
-    if faults:
+        title = Line(f"{place} has {count(len(faults), 'fault', 'faults')}:", "bad")
+        session.print(document, title, *faults)
         sys.exit(1)
+    session.print(document, f"{place} is sound")
 
 
 @click.command("destroy")

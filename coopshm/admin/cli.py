@@ -7,7 +7,7 @@ import sys
 import click
 
 from ..errors import CoopshmError
-from . import changing, looking
+from . import changing, entries, looking
 from .session import JSON_HELP, FailedError, Session, namespace_option
 
 __all__ = ["cli"]
@@ -18,7 +18,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except CoopshmError as exc:
-            raise FailedError(str(exc)) from exc
+            raise FailedError(exc) from exc
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order of the parts, rather than of the alphabet
@@ -50,5 +50,5 @@ def cli(ctx: click.Context, config_path: str | None, namespace: str | None, as_j
     ctx.obj = Session(config_path, namespace, as_json)
 
 
-for _command in (*looking.COMMANDS, *changing.COMMANDS):
+for _command in (*looking.COMMANDS, *entries.COMMANDS, *changing.COMMANDS):
     cli.add_command(_command)

@@ -1,24 +1,24 @@
-"""list, stats, keys, flights: they take no lock, and nobody notices them."""
+"""list, stats, flights: they take no lock, and nobody notices them."""
 
 from __future__ import annotations
 
-import sys
 import time
 
 import click
 
 from .. import keys
+from .._segment import FlightInfo
 from ..errors import CoopshmError, shorten_text
 from ..stats import Stats, collect
 from . import segments
 from .segments import MissingError, Place
-from .session import Session, json_option, name_argument, version_text
-from .text import age, percent, table
+from .session import Session, complain, json_option, name_argument, version_text
+from .text import Cell, Table, age, fill, number, percent
 from .text import size as size_text
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "flight_document", "flight_row", "hit_ratio", "ratio_cell"]
 
-_HEADER = "NAMESPACE CACHE ENTRIES USED LIMIT USED% VERSION GENERATION PROCESSES".split()
+_HEADER = "NAMESPACE CACHE ENTRIES USED LIMIT FILL HITS VERSION GENERATION PROCESSES".split()
 
 #: Statistics that are shown with a unit.
 _SIZES = ("memory_limit", "bytes_used", "reserved_bytes", "stranded_bytes")
@@ -26,8 +26,14 @@ _SIZES = ("memory_limit", "bytes_used", "reserved_bytes", "stranded_bytes")
 #: What the list shows of the statistics.
 _LISTED = ("entries", "bytes_used", "memory_limit", "version", "generation", "processes")
 
-#: Long enough for the literal of any key: no character of it stands for less than a tenth of a byte.
-_WHOLE_KEY = keys.MAX_KEY_BYTES * 10
+
+def hit_ratio(hits: float, misses: float) -> float | None:
+    """Return what part of the look-ups were hits; None if there were none."""
+    return hits / (hits + misses) if hits + misses else None
+
+
+def ratio_cell(ratio: float | None) -> str:
+    return "-" if ratio is None else percent(ratio, 1)
 
 
 @click.command("list")
@@ -37,11 +43,12 @@ _WHOLE_KEY = keys.MAX_KEY_BYTES * 10
 def _list(session: Session, everywhere: bool) -> None:
     """List the caches of the namespace that have a segment.
 
-    One that cannot be read is listed all the same; stderr (with --json: its error) says why.
+    HITS is the part of all look-ups that found their value stored, since the segment was created. A segment that
+    cannot be read is listed all the same; stderr (with --json: its error) says why.
     """
     namespace = None if everywhere else session.config.namespace
     documents: list[dict[str, object]] = []
-    rows: list[list[str]] = []
+    rows: list[list[str | Cell]] = []
     for place in segments.existing(namespace):
         stats, problem = None, None
         try:
@@ -51,14 +58,18 @@ def _list(session: Session, everywhere: bool) -> None:
         except CoopshmError as exc:
             problem = str(exc)
             if not session.json:
-                click.echo(f"coopshm-admin: {problem}", err=True)
+                complain(problem)
         numbers: dict[str, object] = {field: stats and getattr(stats, field) for field in _LISTED}
-        documents.append({**place._asdict(), **numbers, "error": problem})
+        ratio = stats and hit_ratio(stats.hits + stats.hot_hits, stats.misses)
+        documents.append({**place._asdict(), **numbers, "hit_ratio": ratio, "error": problem})
         rows.append([*(place if everywhere else place[1:]), *_list_cells(stats)])
-    text = table(_HEADER, rows, "llrrrrlrr") if everywhere else table(_HEADER[1:], rows, "lrrrrlrr")
+    document = {"namespace": namespace, "caches": documents}
     if not rows:
-        text = "no caches on this host" if everywhere else f"no caches in namespace {namespace!r}"
-    session.print({"namespace": namespace, "caches": documents}, text)
+        session.print(document, "no caches on this host" if everywhere else f"no caches in namespace {namespace!r}")
+    elif everywhere:
+        session.print(document, Table(_HEADER, rows, "llrrrrrlrr"))
+    else:
+        session.print(document, Table(_HEADER[1:], rows, "lrrrrrlrr"))
 
 
 def _look(place: Place) -> Stats:
@@ -69,17 +80,18 @@ def _look(place: Place) -> Stats:
         segment.leave()
 
 
-def _list_cells(stats: Stats | None) -> list[str]:
+def _list_cells(stats: Stats | None) -> list[str | Cell]:
     if stats is None:
-        return ["-"] * 7
+        return ["-"] * 8
     return [
-        str(stats.entries),
+        number(stats.entries),
         size_text(stats.bytes_used),
         size_text(stats.memory_limit),
-        percent(stats.bytes_used, stats.memory_limit),
+        fill(stats.bytes_used, stats.memory_limit),
+        ratio_cell(hit_ratio(stats.hits + stats.hot_hits, stats.misses)),
         shorten_text(version_text(stats.version), 40),
         str(stats.generation),
-        str(stats.processes),
+        Cell(str(stats.processes), "" if stats.processes else "dim"),
     ]
 
 
@@ -98,7 +110,7 @@ def _stats(session: Session, name: str) -> None:
     document = {**place._asdict(), **stats._asdict(), "bypasses": dict(stats.bypasses)}
     del document["name"]
     rows = [[field.replace("_", " "), _stats_cell(field, value)] for field, value in document.items()]
-    session.print(document, table(["STATISTIC", "VALUE"], rows, "ll"))
+    session.print(document, Table(["STATISTIC", "VALUE"], rows, "ll"))
 
 
 def _stats_cell(field: str, value: object) -> str:
@@ -107,33 +119,10 @@ def _stats_cell(field: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
-        return ", ".join(f"{cause} {number}" for cause, number in value.items() if number) or "none"
+        return ", ".join(f"{cause} {amount}" for cause, amount in value.items() if amount) or "none"
     if field in _SIZES and isinstance(value, int) and value >= 1024:
         return f"{size_text(value)} ({value} bytes)"
     return str(value)
-
-
-@click.command("keys")
-@name_argument
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Show only the first N.")
-@json_option
-@click.pass_obj
-def _keys(session: Session, name: str, limit: int | None) -> None:
-    """List the keys of cache NAME, in the order in which they were stored, with the size of their values.
-
-    Keys are written as Python literals; long ones are shortened, except with --json.
-    """
-    place = session.place(name)
-    if hasattr(sys, "set_int_max_str_digits"):
-        sys.set_int_max_str_digits(0)  # the length of keys is limited already
-    entries = segments.attach(place).entries()
-    shown = entries if limit is None else entries[:limit]
-    document = [{"key": keys.preview(key, _WHOLE_KEY), "value_bytes": size} for key, _format, size in shown]
-    rows = [[str(size), keys.preview(key)] for key, _format, size in shown]
-    text = table(["VALUE BYTES", "KEY"], rows, "rl") if entries else f"{place} is empty"
-    if len(shown) < len(entries):
-        text += f"\n... and {len(entries) - len(shown)} more"
-    session.print({**place._asdict(), "entries": len(entries), "keys": document}, text)
 
 
 @click.command("flights")
@@ -146,21 +135,40 @@ def _flights(session: Session, name: str) -> None:
     One that is not attended has lost its owner: who waits for its key, or asks for it next, takes it over.
     """
     place = session.place(name)
-    flights = sorted(segments.attach(place).flights(), key=lambda flight: int(flight.started_ns))
+    flights = sorted(segments.attach(place).flights(), key=lambda flight: flight.started_ns)
     now = time.monotonic_ns()
-    document: list[dict[str, object]] = []
-    rows: list[list[str]] = []
-    for flight in flights:
-        total = int(flight.key_bytes)
-        key = keys.preview(bytes(flight.key)[:total], total=total)
-        seconds = max(0, now - int(flight.started_ns)) / 1e9
-        pid, waiters, attended = int(flight.pid), int(flight.waiters), bool(flight.alive)
-        document.append({"key": key, "pid": pid, "age_seconds": seconds, "waiters": waiters, "attended": attended})
-        rows.append([str(pid), age(seconds), str(waiters), "yes" if attended else "no", key])
-    text = table(["PID", "AGE", "WAITERS", "ATTENDED", "KEY"], rows, "rrrll")
-    if not rows:
-        text = f"{place} has no computation in flight"
-    session.print({**place._asdict(), "flights": document}, text)
+    document = {**place._asdict(), "flights": [flight_document(flight, now) for flight in flights]}
+    if flights:
+        rows = [flight_row(flight, now) for flight in flights]
+        session.print(document, Table(["PID", "AGE", "WAITERS", "ATTENDED", "KEY"], rows, "rrrll"))
+    else:
+        session.print(document, f"{place} has no computation in flight")
 
 
-COMMANDS = (_list, _stats, _keys, _flights)
+def flight_document(flight: FlightInfo, now: int) -> dict[str, object]:
+    """Return a flight for --json. `now` is nanoseconds on the monotonic clock."""
+    return {
+        "key": keys.preview(flight.key, total=flight.key_bytes),
+        "pid": flight.pid,
+        "age_seconds": _age(flight, now),
+        "waiters": flight.waiters,
+        "attended": flight.alive,
+    }
+
+
+def flight_row(flight: FlightInfo, now: int) -> list[str | Cell]:
+    """Return a flight as a row: PID, age, waiters, attended, key."""
+    return [
+        str(flight.pid),
+        age(_age(flight, now)),
+        str(flight.waiters),
+        "yes" if flight.alive else Cell("no", "warn"),
+        Cell(keys.preview(flight.key, total=flight.key_bytes), "key"),
+    ]
+
+
+def _age(flight: FlightInfo, now: int) -> float:
+    return max(0, now - flight.started_ns) / 1e9
+
+
+COMMANDS = (_list, _stats, _flights)

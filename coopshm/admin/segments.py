@@ -20,6 +20,8 @@ __all__ = [
     "attach",
     "check_removable",
     "existing",
+    "owner",
+    "path",
     "remove",
     "reset",
 ]
@@ -56,10 +58,8 @@ def check_removable(place: Place) -> os.stat_result | None:
     Raises:
         OwnershipError: it may not.
     """
-    directory = os.stat(SHM)
-    try:
-        found = os.stat(path(place), follow_symlinks=False)
-    except FileNotFoundError:
+    directory, found = os.stat(SHM), owner(place)
+    if found is None:
         return None
     if directory.st_mode & stat.S_ISVTX and os.geteuid() not in (0, found.st_uid, directory.st_uid):
         raise OwnershipError(f"{place}: only its owner (uid {found.st_uid}) and root can remove {path(place)}")
@@ -72,3 +72,11 @@ def remove(place: Place, seen: os.stat_result | None) -> None:
     Processes that use it notice that it has lost its name.
     """
     unlink_if(segment_name(*place), lambda fd: seen is not None and os.path.samestat(os.fstat(fd), seen))
+
+
+def owner(place: Place) -> os.stat_result | None:
+    """Return what the system knows of the object under the name; None, if there is none."""
+    try:
+        return os.stat(path(place), follow_symlinks=False)
+    except FileNotFoundError:
+        return None

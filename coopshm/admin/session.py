@@ -1,34 +1,67 @@
-"""What the commands share: the options before the command, how they fail, and how they print."""
+"""What the commands share: the options before the command, how they print, and how they fail."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
+from collections.abc import Mapping
 from functools import cached_property
 from typing import IO
 
 import click
 
 from ..config import Config, check_name, load
-from ..errors import ConfigError
+from ..errors import BusyError, ConfigError, CoopshmError, OwnershipError, SegmentError
 from ..versions import encode_version
-from .segments import Place
+from .segments import MissingError, Place, existing
+from .text import Block, Line, plain, printable
 
 __all__ = [
     "JSON_HELP",
+    "NOTHING",
     "FailedError",
+    "NothingError",
     "Session",
+    "complain",
     "json_option",
     "name_argument",
     "namespace_option",
     "version_text",
 ]
 
+#: Exit statuses; 0 is success, and 2 is click's for wrong usage.
+FAILED, NOTHING, UNUSABLE, DENIED, BUSY = 1, 3, 4, 5, 6
+
+
+class NothingError(CoopshmError):
+    """What was asked for is not there: no such cache, or no such key in it."""
+
+
+#: What failures are told apart; the first that fits counts.
+_CODES: tuple[tuple[type[CoopshmError], int], ...] = (
+    (MissingError, NOTHING),
+    (NothingError, NOTHING),
+    (OwnershipError, DENIED),
+    (BusyError, BUSY),
+    (SegmentError, UNUSABLE),
+)
+
 
 class FailedError(click.ClickException):
-    """What ends the command with exit status 1."""
+    """What ends the command with an exit status of its own."""
+
+    def __init__(self, exc: CoopshmError) -> None:
+        super().__init__(str(exc))
+        self.exit_code: int = next((code for kind, code in _CODES if isinstance(exc, kind)), FAILED)  # type: ignore[misc]
 
     def show(self, file: IO[str] | None = None) -> None:
-        click.echo(f"coopshm-admin: {self.message}", err=True)
+        complain(self.message)
+
+
+def complain(message: str) -> None:
+    """Tell on standard error what is wrong."""
+    click.echo(f"coopshm-admin: {printable(message)}", err=True)
 
 
 def _check_name(_ctx: click.Context, _param: click.Parameter, name: str | None) -> str | None:
@@ -54,14 +87,47 @@ class Session:
     def place(self, cache: str) -> Place:
         return Place(self.config.namespace, cache)
 
-    def print(self, document: dict[str, object], text: str) -> None:
-        click.echo(json.dumps(document) if self.json else text)
+    @cached_property
+    def pretty(self) -> bool:
+        """Does somebody look at the output, on a terminal that can show more than lines?"""
+        return not self.json and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+    def print(self, document: Mapping[str, object], *blocks: Block | str) -> None:
+        """Print the result of the command: as JSON where that was asked for, else the blocks."""
+        shown = [Line(block) if isinstance(block, str) else block for block in blocks]
+        if self.json:
+            click.echo(json.dumps(document))
+        elif self.pretty:
+            from .pretty import show
+
+            show(shown)
+        else:
+            click.echo(plain(shown))
 
 
 def _set_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     session = ctx.find_object(Session)
     if value and session is not None:
         session.json = True
+
+
+def _complete_cache(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a cache, of the namespace that the options before the command tell."""
+    before = ctx.parent.params if ctx.parent else {}
+    try:
+        namespace = Session(before.get("config_path"), before.get("namespace"), False).config.namespace
+        found = [place.cache for place in existing(namespace)]
+    except (CoopshmError, OSError):
+        return []  # a completion has nobody to complain to
+    return [name for name in found if name.startswith(incomplete)]
+
+
+def _complete_namespace(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    try:
+        found = sorted({place.namespace for place in existing()})
+    except OSError:
+        return []
+    return [name for name in found if name.startswith(incomplete)]
 
 
 JSON_HELP = "Print one JSON document."
@@ -76,10 +142,11 @@ json_option = click.option(
 namespace_option = click.option(
     "--namespace",
     callback=_check_name,
+    shell_complete=_complete_namespace,
     metavar="NS",
     help="Default: $COOPSHM_NAMESPACE, else that of the configuration, else 'default'.",
 )
-name_argument = click.argument("name", callback=_check_name)
+name_argument = click.argument("name", callback=_check_name, shell_complete=_complete_cache)
 
 
 def version_text(version: object) -> str:

@@ -2,7 +2,8 @@
  *   - a hit is the whole value, for keys and values of every size, small ones in place and large ones through a view;
  *   - a reader whom a reset overtakes, at whatever instruction, reads again, or gets what is right; never a mixture;
  *   - a view stays as it is and says which generation it is of;
- *   - entries are listed once, in the order they were stored, in batches, and of one generation. */
+ *   - entries are listed once, in the order they were stored, in batches, and of one generation;
+ *   - who only looks on is counted nowhere, pins nothing, has no row, and does without the write lock. */
 #include "check.h"
 
 #include "step.h"
@@ -157,6 +158,44 @@ static void entries_are_listed_in_the_order_they_were_stored(void) {
     CHECK_EQ(csm_entries(h, generation + 1, &cursor, buffer, BATCH), 0);
 }
 
+static void who_looks_on_leaves_no_trace_and_needs_no_lock(void) {
+    csm *a = check_segment(&CHECK_SMALL), *h = check_open(csm_descriptor(a), &CHECK_SMALL);
+    int flipped;
+    uint64_t at, bytes;
+    uint32_t format;
+    char report[4096];
+    CHECK_EQ(csm_join(h, CSM_OBSERVER, 0, NULL, 0, &flipped), CSM_OK);
+    CHECK_EQ(check_store(a, "small", 10, 1), CSM_OK);
+    CHECK_EQ(check_store(a, "large", 20000, 2), CSM_OK);
+    uint64_t hits = check_stat(a, CSM_STAT_HITS), looks = check_stat(h, CSM_STAT_HITS);
+    csm_store(&a->header->write_lock, csm_self(a)); /* a process that does not run holds it */
+    CHECK_EQ(csm_peek(h, "small", 5, &at, &bytes, &format), CSM_OK);
+    CHECK(bytes == 10 && format == 7 && check_filled(csm_base(h) + at, bytes, 1));
+    CHECK_EQ(csm_peek(h, "large", 5, &at, &bytes, &format), CSM_OK);
+    CHECK(bytes == 20000 && check_filled(csm_base(h) + at, bytes, 2));
+    CHECK_EQ(csm_peek(h, "other", 5, &at, &bytes, &format), CSM_MISS);
+    CHECK_EQ(csm_verify_entries(h, report, sizeof report), 0);
+    CHECK_EQ(csm_self(h), 0);
+    CHECK_EQ(check_info(a).rows_used, 1);
+    CHECK_EQ(check_info(a).pinned_chunks, 0);
+    CHECK_EQ(check_stat(a, CSM_STAT_HITS), hits);
+    CHECK_EQ(check_stat(h, CSM_STAT_HITS), looks);
+    CHECK_EQ(csm_verify(h, report, sizeof report), CSM_BUSY);
+    csm_store(&a->header->write_lock, 0);
+
+    /* What it finds: an entry that its key does not lead to, and a header that is not what it was. */
+    CHECK_EQ(csm_peek(a, "small", 5, &at, &bytes, &format), CSM_OK);
+    csm_base(a)[at - 16] ^= 1; /* its key */
+    a->header->magic ^= 1;
+    CHECK(csm_verify_entries(h, report, sizeof report) >= 2);
+    CHECK(strstr(report, "magic damaged") && strstr(report, "does not lead there"));
+    a->header->magic ^= 1;
+    check_reset(a);
+    CHECK_EQ(csm_verify_entries(h, report, sizeof report), 0);
+    CHECK_EQ(csm_peek(h, "small", 5, &at, &bytes, &format), CSM_MISS);
+    csm_leave(h);
+}
+
 static void versions_are_kept_whole(void) {
     csm *h = check_segment(&CHECK_SMALL);
     char version[CSM_VERSION_BYTES], small[4], given[CSM_VERSION_BYTES + 1];
@@ -204,4 +243,5 @@ static void what_is_counted_is_summed_over_all_processes(void) {
 CHECK_MAIN(CHECK_TEST(keys_and_values_of_every_size), CHECK_TEST(what_is_too_large_to_be_told_in_a_word_wants_a_view),
            CHECK_TEST(a_reset_at_any_instruction_of_a_look_up), CHECK_TEST(a_reset_at_any_instruction_of_a_view),
            CHECK_TEST(entries_are_listed_in_the_order_they_were_stored), CHECK_TEST(versions_are_kept_whole),
+           CHECK_TEST(who_looks_on_leaves_no_trace_and_needs_no_lock),
            CHECK_TEST(one_process_warns_in_each_generation), CHECK_TEST(what_is_counted_is_summed_over_all_processes))

@@ -1,0 +1,1 @@
+"""coopshm-admin, as a real command beside real processes that use the caches."""

@@ -1,0 +1,84 @@
+"""The command line: options, exit statuses, what is said when a request is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.admin.command import LOOKING, NOTHING, USAGE, path_of
+from tests.conftest import SHM
+from tests.procs import WATCHDOG
+
+
+@pytest.mark.parametrize("line", [*LOOKING[1:], "reset c", "verify c", "destroy c --yes"])
+def test_a_cache_without_a_segment_is_named_with_those_there_are(admin, namespace, configured, line) -> None:
+    before = set(SHM.iterdir())
+    assert f"namespace '{namespace}' has no cache 'c': " in admin.refusal(line, code=NOTHING)
+    path_of(namespace, "a").write_bytes(b"")
+    path_of(namespace, "b").write_bytes(b"")
+    assert f"namespace '{namespace}' has no cache 'c': there are a, b\n" in admin.refusal(line, code=NOTHING)
+    done = admin.run("--namespace", f"{namespace}-other", *line.split())
+    assert "it has no caches at all; namespaces with caches are " in done.stderr
+    assert namespace in done.stderr
+    made = {path.name for path in set(SHM.iterdir()) - before if namespace in path.name}
+    assert made == {path_of(namespace, "a").name, path_of(namespace, "b").name}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "lists",
+        "stats",
+        "stats c d",
+        "stats a:b",
+        "stats ../c",
+        "keys c --limit -1",
+        "list --bad",
+        "--namespace a:b list",
+    ],
+)
+def test_wrong_usage_is_status_2(admin, line) -> None:
+    assert "Usage: coopshm-admin" in admin.refusal(line, code=USAGE)
+
+
+def test_a_version_that_cannot_be_one_is_refused(admin, use) -> None:
+    use([])
+    assert "1024 are allowed" in admin.refusal("reset c --version", "x" * 2000)
+    assert "lone surrogates" in admin.refusal("reset c --version", '"\\ud800"')
+
+
+def test_a_wrong_configuration_is_refused(admin, use) -> None:
+    use([])
+    assert "no-such.toml: cannot be read" in admin.run("--config", "no-such.toml", "list").stderr
+    (admin.directory / "bad.toml").write_text("namespace = [")
+    done = admin.run("--config", "bad.toml", "list")
+    assert (done.returncode, done.stderr.partition(":")[0]) == (1, "coopshm-admin")
+
+
+def test_the_namespace_comes_from_option_environment_or_configuration(admin, use, namespace) -> None:
+    use([])
+    config, env = admin.directory / "x.toml", {"COOPSHM_NAMESPACE": namespace}
+    config.write_text(f"namespace = '{namespace}'")
+    elsewhere = {"COOPSHM_NAMESPACE": "elsewhere"}
+    assert json.loads(admin.run("--config", "x.toml", "stats", "c", "--json").stdout)["namespace"] == namespace
+    assert json.loads(admin.run("stats", "c", "--json", env=env).stdout)["namespace"] == namespace
+    assert admin.run("--config", "x.toml", "stats", "c", env=elsewhere).returncode == NOTHING
+    assert admin("stats c", env=elsewhere).returncode == 0
+
+
+def test_json_may_stand_before_the_command(admin, use) -> None:
+    use([("k", 1)])
+    for line in (*LOOKING, "verify c"):
+        assert json.loads(admin.text(f"--json {line}")) == admin.json(line)
+
+
+def test_it_is_a_module_too_and_documents_its_exit_status(admin) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "coopshm.admin", "--help"], capture_output=True, text=True, check=True, timeout=WATCHDOG
+    )
+    assert done.stdout == admin.run("--help").stdout
+    assert "Exit status: 0 done; 1 failed" in done.stdout
+    assert "Usage: coopshm-admin" in done.stdout
