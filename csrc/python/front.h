@@ -52,7 +52,7 @@ typedef struct {
     char at[KEY_ROOM];
 } Encoded;
 
-/* What the module holds on to. One interpreter: the core has no state for another one either. */
+/* What the module holds on to. There is one interpreter: see module.c. */
 typedef struct {
     PyObject *front_type, *view_type, *memo_type;
     PyObject *name_cached, *name_drain, *name_keep, *name_ask; /* methods that are called */

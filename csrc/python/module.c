@@ -3,6 +3,19 @@
 
 Shared shared;
 
+/* A uWSGI or mod_wsgi may run each site in a sub-interpreter of one process. `shared` would have them find each other's caches,
+ * which have other namespaces, and classes that are not the same ones. So only one interpreter has coopshm, and it is always the
+ * same one, whichever site is loaded first: the main one. */
+static bool is_main_interpreter(void) {
+    int64_t id = PyInterpreterState_GetID(PyInterpreterState_Get());
+    if (id > 0)
+        PyErr_SetString(PyExc_ImportError,
+                        "coopshm works in the main interpreter of a process, and this is a sub-interpreter: set "
+                        "single-interpreter = true for uWSGI, WSGIApplicationGroup %{GLOBAL} for mod_wsgi, or run each application "
+                        "in a process of its own");
+    return id == 0;
+}
+
 Front *front_named(PyObject *name) {
     PyObject *cache = PyDict_GetItemWithError(shared.caches, name);
     Py_XINCREF(cache);
@@ -95,7 +108,7 @@ static PyMethodDef module_methods[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "coopshm._front", .m_doc = "The way of a hit.", .m_size = -1, .m_methods = module_methods,
+    PyModuleDef_HEAD_INIT, .m_name = "coopshm._front", .m_doc = "The way of a hit.", .m_size = 0, .m_methods = module_methods,
 };
 
 static bool add(PyObject *module, const char *name, PyType_Spec *spec, PyObject **type) {
@@ -107,7 +120,9 @@ static bool add(PyObject *module, const char *name, PyType_Spec *spec, PyObject 
     return false;
 }
 
+/* Called in each interpreter that imports the module, since it does not say (m_size -1) that a copy of the first will do. */
 PyMODINIT_FUNC PyInit__front(void) {
+    if (!is_main_interpreter()) return NULL;
     PyObject *module = PyModule_Create(&definition);
     if (!module) return NULL;
     shared.name_cached = PyUnicode_InternFromString("_cached");
