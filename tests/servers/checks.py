@@ -5,15 +5,16 @@ The columns of the table in docs/servers.md are these functions; modes.py says w
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Callable
 
-from tests.servers.client import Crowd, Reply
+from tests.servers.client import Crowd, Reply, load
 from tests.servers.server import Server
 from tests.servers.site import until
 
-#: Makes a server of the kind that is tested, not yet started. What it is given is added to the command.
+#: Makes a server of the kind that is tested, not yet started.
 Make = Callable[..., Server]
 
 CLIENTS = 8
@@ -55,6 +56,112 @@ def kill(make: Make) -> None:
         assert {reply.body["by"] for reply in replies if reply.good} == {heir.pid}
         assert site.computations("held") == {"held": 2}
         assert site.gate.is_empty()
+        server.wait_for_workers()
+
+
+def waiting(make: Make) -> None:
+    """A worker in which requests wait for another one's computation serves others meanwhile; so does that one."""
+    with make() as server:
+        site, crowd = server.site, Crowd(server.port)
+        crowd.ask("/value/pages/held", CLIENTS)
+        held = site.gate.next()
+        recruit(server, crowd, "held")
+        for worker in site.asking("held"):
+            until(lambda worker=worker: served_by(server) == worker)
+        assert crowd.done() == 0
+        held.release()
+        assert failed(crowd.replies()) == []
+        assert site.computations("held") == {"held": 1}
+
+
+def reset(make: Make) -> None:
+    """Under load, nobody gets what was computed before a reset once it is done, in-flight computations included.
+
+    A request that was sent before the reset's reply came, and found its value in the cache, may have it on the wire by
+    then. So of the steady load, those are judged that were sent later. The crowd's requests were all sent before; their
+    computation is held until the reset is done.
+    """
+    with make() as server:
+        site = server.site
+        for version in (2, 3):
+            held_key, crowd = f"held-{version}", Crowd(server.port)
+            crowd.ask(f"/value/pages/{held_key}")
+            held = site.gate.next()
+            recruit(server, crowd, held_key)
+            with load(server.port, paths("pages")) as seen:
+                until(lambda: len(seen.replies) >= 3 * len(KEYS))
+                done = server.post("/reset/pages")
+                assert done.body["version"] == version, done
+                held.release()
+                again = site.gate.next()
+                again.release()
+                until(functools.partial(seen.goes_on, done, 3 * len(KEYS)))
+            since = seen.since(done)
+            assert failed(seen.replies) == failed(crowd.replies()) == []
+            assert (held.version, again.version) == (version - 1, version)
+            assert {reply.body["version"] for reply in crowd.replies()} == {version}
+            assert {reply.body["version"] for reply in since} == {version}
+            assert site.computations(held_key) == {held_key: 2}
+        assert set(site.computations(*KEYS).values()) == {3}, "one for each version"
+        assert site.gate.is_empty()
+
+
+def timeout(make: Make) -> None:
+    """The server kills workers that do not get on: SIGABRT, then SIGKILL. Who asks then gets the value from another."""
+    server = make()
+    server.arguments += server.impatience()
+    with server:
+        site, unlucky, crowd = server.site, Crowd(server.port), Crowd(server.port)
+        unlucky.ask("/value/pages/stuck")
+        stuck = site.gate.next()
+        unlucky.ask("/value/pages/deaf")
+        deaf = site.gate.next()
+        assert stuck.pid != deaf.pid
+        server.wait_for_impatience(deaf.pid)
+        for key in ("stuck", "deaf"):
+            crowd.ask(f"/value/pages/{key}", CLIENTS)
+        assert failed(crowd.replies()) == []
+        assert {reply.body["by"] for reply in crowd.replies()}.isdisjoint({stuck.pid, deaf.pid})
+        assert len(failed(unlucky.replies())) == 2
+        assert site.computations("stuck", "deaf") == {"stuck": 2, "deaf": 2}
+        until(lambda: server.processes().isdisjoint({stuck.pid, deaf.pid}))
+        server.wait_for_workers()
+
+
+def recycle(make: Make) -> None:
+    """Workers that are replaced after some requests, under load: no request fails, and nothing is computed again."""
+    server = make()
+    server.arguments += server.recycling()
+    with server:
+        cache = "pages" if server.keeps_cache else "kept"
+        with load(server.port, paths(cache)) as seen:
+            until(lambda: len({reply.body["served"] for reply in seen.replies if reply.good}) >= 3 * server.workers)
+        assert lost(server, seen.replies) == []
+        assert set(server.site.computations(*KEYS, cache=cache).values()) == {1}
+
+
+def reload(make: Make) -> None:
+    """A graceful reload under load: all workers are new, no request fails, nothing is computed again or stale."""
+    with make() as server:
+        site = server.site
+        with load(server.port, [*paths("pages"), *paths("kept")]) as seen:
+            until(lambda: len(seen.replies) >= 6 * len(KEYS))
+            old = {reply.body["served"] for reply in seen.replies}
+            site.deploy(2)
+            server.reload()
+            until(lambda: server.processes().isdisjoint(old - {server.master}))
+            turned = len(seen.replies) + 4  # the clients' last requests may still be answered by an old worker
+            until(lambda: len(seen.replies) >= turned + 6 * len(KEYS))
+            done = server.post("/reset/pages")
+            until(lambda: seen.goes_on(done, 6 * len(KEYS)))
+        assert lost(server, seen.replies) == []
+        later = [reply for reply in seen.replies[turned:] if reply.good]
+        assert {reply.body["code"] for reply in later} == {2 if server.reload_loads_code else 1}
+        assert {reply.body["served"] for reply in later}.isdisjoint(old)
+        assert {reply.body["version"] for reply in seen.since(done) if reply.body["cache"] == "pages"} == {2}
+        assert set(site.computations(*KEYS, cache="kept").values()) == {1}
+        if server.keeps_cache:
+            assert set(site.computations(*KEYS, cache="pages").values()) == {2}, "one for each version"
 
 
 def restart(make: Make) -> None:
@@ -70,8 +177,25 @@ def restart(make: Make) -> None:
 # ---- what they share
 
 
+def paths(cache: str) -> list[str]:
+    return [f"/value/{cache}/{key}" for key in KEYS]
+
+
+def served_by(server: Server) -> int:
+    """A worker that answers at once."""
+    return int(server.get("/pid").body["served"])
+
+
 def failed(replies: list[Reply]) -> list[Reply]:
     return [reply for reply in replies if not reply.good]
+
+
+def lost(server: Server, replies: list[Reply]) -> list[Reply]:
+    """Requests that failed; but not those that a server which does so dropped before the application saw them."""
+    if not server.drops_unread:
+        return failed(replies)
+    begun = {one["request"] for one in server.site.records("asks")}
+    return [reply for reply in failed(replies) if reply.status or reply.request in begun]
 
 
 def recruit(server: Server, crowd: Crowd, key: str, workers: int = 2) -> None:

@@ -68,6 +68,10 @@ class Crowd:
     def __len__(self) -> int:
         return len(self._futures)
 
+    def done(self) -> int:
+        """How many have their reply."""
+        return sum(future.done() for future in self._futures)
+
     def replies(self) -> list[Reply]:
         """Every client's reply; waits for them."""
         try:
@@ -82,6 +86,14 @@ class Load:
     def __init__(self) -> None:
         self.replies: list[Reply] = []
         self.enough = threading.Event()
+
+    def since(self, earlier: Reply) -> list[Reply]:
+        """What came of the requests that were sent after this reply had come."""
+        return [reply for reply in list(self.replies) if reply.began > earlier.ended]
+
+    def goes_on(self, earlier: Reply, replies: int) -> bool:
+        """Whether there are so many of those."""
+        return len(self.since(earlier)) >= replies
 
 
 @contextmanager

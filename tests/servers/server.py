@@ -11,11 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from tests.procs import WATCHDOG
-from tests.servers.client import Reply, ask
+from tests.servers.client import Crowd, Reply, ask
 from tests.servers.site import LIFETIMES, Site, until
 
 
@@ -45,13 +45,15 @@ class Server:
     concurrency = 1
     #: Whether `reload` has the workers run the newest code.
     reload_loads_code = True
-    #: Whether the cache lives on while workers are reloaded, with `lifetime = "app"`.
-    reload_keeps_cache = True
+    #: Whether some process has the cache at each moment while workers are replaced: it stays warm with any `lifetime`.
+    keeps_cache = True
+    #: Whether a worker that ends drops connections that it has accepted but not read from.
+    drops_unread = False
 
-    def __init__(self, site: Site, *arguments: str) -> None:
+    def __init__(self, site: Site, arguments: Sequence[str] = ()) -> None:
         """`arguments` are added to the command."""
         self.site = site
-        self.arguments = arguments
+        self.arguments = [*arguments]
         self.port = 0
 
     # ---- what a subclass says
@@ -68,6 +70,14 @@ class Server:
         """Begin to replace all workers, gracefully."""
         self.signal(signal.SIGHUP)
 
+    def impatience(self) -> list[str]:
+        """The options that have the server kill a worker which has not got on for two seconds."""
+        raise NotImplementedError
+
+    def wait_for_impatience(self, pid: int) -> None:
+        """Return once the server has begun to get rid of this worker."""
+        raise NotImplementedError
+
     # ---- its life
 
     def __enter__(self) -> Server:
@@ -83,8 +93,9 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
+        self.session = self.master = self._process.pid
         try:
-            self._wait_until_it_serves()
+            self.wait_for_workers()
         except BaseException:
             self._end()
             raise
@@ -101,27 +112,27 @@ class Server:
         finally:
             self._end()
 
-    @property
-    def pid(self) -> int:
-        """The process that was started: the master."""
-        return self._process.pid
+    def wait_for_workers(self) -> None:
+        """Return once each worker has served a request. (One that boots may lose a signal: gunicorn's do.)"""
+        seen: set[int] = set()
+        until(lambda: self._meet(seen) >= self.workers, self.log)
 
     def stop(self) -> None:
         """Stop as a user does, and find nothing left behind."""
-        if self._process.returncode is not None:
-            return
         self.signal(signal.SIGTERM)
-        status = self._process.wait(WATCHDOG)
+        until(lambda: self.master not in self.processes(), self.log)
+        until(lambda: not self.processes(), lambda: f"left behind: {self.processes()}")
+        status = self._process.wait()
         assert status in (0, -signal.SIGTERM), f"the server ended with status {status}"
-        until(lambda: not members(self.pid), lambda: f"left behind: {members(self.pid)}")
         self.check_memory()
 
     def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+        """To the master."""
+        os.kill(self.master, number)
 
     def processes(self) -> set[int]:
         """Everything that the server consists of."""
-        return members(self.pid)
+        return members(self.session)
 
     def get(self, path: str) -> Reply:
         return ask(self.port, path)
@@ -138,22 +149,28 @@ class Server:
             assert (stats.processes, stats.flights, stats.waiters, stats.pinned_chunks) == (0, 0, 0, 0)
             assert site.damage(name) == []
 
+    def log(self) -> str:
+        """What it has written so far."""
+        return self._log().read_text(errors="replace")
+
     # ---- how
 
     def _log(self) -> Path:
         return self.site.directory / "server.log"
 
-    def _wait_until_it_serves(self) -> None:
-        reply = self.get("/pid")
-        assert reply.good, reply
+    def _meet(self, seen: set[int]) -> int:
+        crowd = Crowd(self.port)
+        crowd.ask("/pid", 2 * self.workers)
+        seen |= {reply.body["served"] for reply in crowd.replies() if reply.good}
+        return len(seen)
 
     def _end(self) -> None:
         """Nothing of it goes on. What it wrote is shown with a failing test."""
-        for pid in members(self.pid):  # before the first is reaped, since its id names the session
+        for pid in self.processes():
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        self._process.wait()
-        until(lambda: not members(self.pid))
-        sys.stderr.write(self._log().read_text(errors="replace"))
+        until(lambda: not self.processes())
+        self._process.wait()  # not before: as long as it is a zombie, nobody else can get the session's number
+        sys.stderr.write(self.log())

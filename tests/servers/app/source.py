@@ -3,8 +3,8 @@
 What happens is appended to one file, a line of JSON each, by one write: no kill can lose or tear it.
 
 A key that begins with "held" is computed until the test lets it go (tests/servers/gate.py), as cooperatively as the
-worker class allows. One that begins with "stuck" holds the whole thread, as a C extension would that lets nobody else
-run; one that begins with "deaf" does not even hear SIGABRT.
+worker class allows. One that begins with "stuck" holds the whole thread, as a C extension would that lets nothing else
+run there; one that begins with "deaf" does not even hear SIGABRT. Those two are so only the first time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ def publish(to: object) -> None:
 
 
 def record(what: str, **details: object) -> None:
-    line = json.dumps({"what": what, "pid": os.getpid(), "at": time.monotonic(), **details})
+    _append({"what": what, "pid": os.getpid(), "at": time.monotonic(), **details})
+
+
+def _append(details: dict[str, Any]) -> None:
+    line = json.dumps(details)
     fd = os.open(_RECORDS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         os.write(fd, f"{line}\n".encode())
@@ -59,7 +63,8 @@ def is_held(key: str) -> bool:
 
 def is_stuck(key: str) -> bool:
     """Whether it shall ask the gate without letting anything else run in its thread."""
-    return key.startswith(("stuck", "deaf"))
+    first = f'"what": "stuck", "key": "{key}"'
+    return key.startswith(("stuck", "deaf")) and first not in _RECORDS.read_text()
 
 
 def announce(value: dict[str, Any]) -> bytes:
@@ -71,6 +76,7 @@ def wait_stuck(value: dict[str, Any]) -> None:
     """Waits at the gate, by system calls that gevent does not know of."""
     import _socket  # gevent replaces only what is in `socket`
 
+    _append({"what": "stuck", "key": value["key"]})
     if value["key"].startswith("deaf"):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGABRT])
     gate = _socket.socket()
