@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from tests.servers import checks, gunicorn
+from tests.servers import checks, granian, gunicorn, uvicorn
 from tests.servers.checks import Make
 from tests.servers.server import Server
 
@@ -49,4 +49,14 @@ def _gunicorn() -> Iterator[Mode]:
         yield Mode("gunicorn", f"{name} --preload", partial(kind, arguments=["--preload"]), {**ALL, **without})
 
 
-MODES = [*_gunicorn()]
+_GRANIAN = {
+    "timeout": "it has none for workers that are at work",
+    "recycle": "by age or memory, as in a reload",
+}
+
+MODES = [
+    *_gunicorn(),
+    Mode("uvicorn", "workers", uvicorn.Uvicorn, {**ALL, "timeout": "it has none for workers that are at work"}),
+    Mode("granian", "wsgi", granian.Granian, {**ALL, **_GRANIAN}),
+    Mode("granian", "asgi", granian.Asgi, {**ALL, **_GRANIAN}),
+]

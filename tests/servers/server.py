@@ -33,6 +33,12 @@ def members(session: int) -> set[int]:
     return found
 
 
+def variables(file: Path) -> dict[str, str]:
+    """The environment variables in a file, as systemd reads it (EnvironmentFile=)."""
+    lines = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
 class Server:
     """A context manager: started when entered, stopped and looked after when left.
 
@@ -45,8 +51,10 @@ class Server:
     concurrency = 1
     #: Whether `reload` has the workers run the newest code.
     reload_loads_code = True
-    #: Whether some process has the cache at each moment while workers are replaced: it stays warm with any `lifetime`.
-    keeps_cache = True
+    #: Whether some process has the cache at each moment while workers are replaced after some requests (else it may be
+    #: cold at times, unless `lifetime = "host"`), and while they are reloaded.
+    recycling_keeps_cache = True
+    reload_keeps_cache = True
     #: Whether a worker that ends drops connections that it has accepted but not read from.
     drops_unread = False
 
@@ -61,6 +69,14 @@ class Server:
     def command(self, listener: socket.socket) -> list[str]:
         """The command that serves on `listener`, which the process inherits."""
         raise NotImplementedError
+
+    def bind(self) -> socket.socket:
+        """The socket to serve on; open until the server is stopped."""
+        return socket.create_server(("127.0.0.1", 0), backlog=512)
+
+    def environment(self) -> dict[str, str]:
+        """The server's and its workers'."""
+        return self.site.environment()
 
     def recycling(self) -> list[str]:
         """The options that have each worker replaced after some ten requests."""
@@ -81,12 +97,12 @@ class Server:
     # ---- its life
 
     def __enter__(self) -> Server:
-        with socket.create_server(("127.0.0.1", 0), backlog=512) as listener, self._log().open("ab") as log:
+        with self.bind() as listener, self._log().open("ab") as log:
             self.port = listener.getsockname()[1]
             self._process = subprocess.Popen(
                 [*self.command(listener), *self.arguments],
                 cwd=self.site.directory,
-                env=self.site.environment(),
+                env=self.environment(),
                 pass_fds=[listener.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
