@@ -12,7 +12,8 @@ lock; after `reset` returns, no call returns what was computed before.
 A map of the package, each module importing only from those above it:
 
     errors      the tree of exceptions            versions   versions as canonical JSON
-    config      settings, checked                 keys       keys as bytes
+    limits      how long a call waits             config     settings, checked
+    keys        keys as bytes
     arrays      NumPy arrays as bytes             failures   exceptions as bytes
     values      values as bytes
     _segment    one attached segment: the only importer of the compiled core (csrc/)
@@ -23,9 +24,9 @@ A map of the package, each module importing only from those above it:
     attachment  which segment and generation this process is in: hooks, reset
     others      caches of this host that this process does not use itself
     store       a cache without the computing   once       the compute-once loop, as steps
-    cache       a cache, in threads             aio        the same for asyncio
-    greenlets   waiting, under gevent           decorators  memoize
-    observe     attaching from outside, to look on
+    cache       a cache, in threads             sharing    one loop for many tasks or greenlets
+    aio         the same for asyncio            greenlets  waiting, under gevent
+    decorators  memoize                         observe    attaching from outside, to look on
     admin/      the command line
 """
 
@@ -57,8 +58,10 @@ from .errors import (
     ResetError,
     SegmentError,
     UnknownCacheError,
+    WaitTimeout,
 )
 from .forks import PerProcess
+from .limits import OnTimeout
 from .stats import Stats
 
 __all__ = [
@@ -81,6 +84,7 @@ __all__ = [
     "SegmentError",
     "Stats",
     "UnknownCacheError",
+    "WaitTimeout",
     "acached",
     "cached",
     "configure",
@@ -146,14 +150,21 @@ def open(name: str) -> Cache:
 bind(_caches, open, DecodeError)
 
 
-async def acached(name: str, key: object, fn: Callable[[], Awaitable[T | NoCache[T]]]) -> T:
+async def acached(
+    name: str,
+    key: object,
+    fn: Callable[[], Awaitable[T | NoCache[T]]],
+    *,
+    timeout: float | None = None,
+    on_timeout: OnTimeout | None = None,
+) -> T:
     """Return the value of `key` in cache `name`, awaiting `fn()` to compute it if no process has.
 
     See `Cache.acached` for arguments, result and errors, and `open` for the errors of the first use, which is short but
     not asynchronous: a server that minds opens its caches at its start.
     """
     cache = _caches.get(name)
-    return await (cache or open(name)).acached(key, fn)
+    return await (cache or open(name)).acached(key, fn, timeout=timeout, on_timeout=on_timeout)
 
 
 def reset(name: str, version: object = None) -> object:

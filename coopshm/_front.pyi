@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from .limits import OnTimeout
 from .values import NoCache
 
 T = TypeVar("T")
@@ -19,7 +20,15 @@ class Front:
         size_max: int,
         /,
     ) -> None: ...
-    def cached(self, key: object, fn: Callable[[], T | NoCache[T]], /) -> T: ...
+    def cached(
+        self,
+        key: object,
+        fn: Callable[[], T | NoCache[T]],
+        /,
+        *,
+        timeout: float | None = None,
+        on_timeout: OnTimeout | None = None,
+    ) -> T: ...
     def _hit(self, key: object, default: object, /) -> object: ...
     def _attach(self, addresses: tuple[int, ...], owner: object, /) -> None: ...
     def _enter(
@@ -27,7 +36,15 @@ class Front:
     ) -> None: ...
     def _take_hot_hits(self) -> int: ...
 
-def cached(name: str, key: object, fn: Callable[[], T | NoCache[T]], /) -> T: ...
+def cached(
+    name: str,
+    key: object,
+    fn: Callable[[], T | NoCache[T]],
+    /,
+    *,
+    timeout: float | None = None,
+    on_timeout: OnTimeout | None = None,
+) -> T: ...
 def bind(caches: Mapping[str, Front], open: Callable[[str], Front], decode_error: type[Exception], /) -> None: ...
 def pin(addresses: tuple[int, ...], owner: object, key: bytes, /) -> tuple[int, int, View]: ...
 def encode_key(key: object, /) -> bytes | None: ...

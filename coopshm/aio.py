@@ -4,9 +4,9 @@
 value, or run a hook, so it is taken in a thread, a step at a time. Who has to wait for another process hands the call
 to one of a few threads; each looks after any number of calls.
 
-Tasks of this process that ask for one key share one loop, so that a thousand of them cost one. Not so a task that asks
-from within a computation: it waits by itself, since its wait is an edge of the wait-for graph, which is searched for
-cycles.
+Tasks of this process that ask for one key share one loop (sharing.py), so that a thousand of them cost one. Not so a
+task that asks from within a computation: it waits by itself, since its wait is an edge of the wait-for graph, which is
+searched for cycles.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from . import _segment, keys
 from .errors import DecodeError, EncodeError, shorten, type_name
 from .forks import PerProcess
 from .hot import MISSING
-from .once import Frame, Origin, Raised, Run, Steps, Wait, copied, frames, returned, steps
+from .limits import Limit
+from .once import TIMED_OUT, Frame, Origin, Raised, Run, Steps, Wait, copied, frames, returned, steps, timed_out
+from .sharing import LEADS, Flight
 from .store import Store
 
 __all__ = ["ask"]
@@ -44,7 +46,7 @@ _ROUND: Final = 0.005
 
 _threads = PerProcess(lambda: concurrent.futures.ThreadPoolExecutor(_STEPPERS, "coopshm-step"))
 _waiters = PerProcess(lambda: [_Waiter(n) for n in range(_WAITERS)])
-_shared = PerProcess[dict[tuple[asyncio.AbstractEventLoop, Store, bytes], "_Flight"]](dict)
+_shared = PerProcess[dict[tuple[asyncio.AbstractEventLoop, Store, bytes], Flight]](dict)
 
 
 class _Wait:
@@ -56,6 +58,10 @@ class _Wait:
         self.step = step
         self.future: concurrent.futures.Future[int] = concurrent.futures.Future()
         self.given_up = False
+
+    def give_up(self) -> None:
+        """Have it end now, with TIMEOUT if with nothing else."""
+        self.given_up = True
 
 
 class _Waiter:
@@ -89,19 +95,21 @@ class _Waiter:
                 code = wait.step.segment.wait(wait.step.call, 0 if n or wait.given_up else _ROUND)
                 if code in (_segment.TIMEOUT, _segment.INTERRUPTED) and not wait.given_up:
                     self._waits.append(wait)
-                else:
-                    wait.future.set_result(code)  # from here on the call is its loop's again
+                else:  # from here on the call is its loop's again
+                    wait.future.set_result(_segment.TIMEOUT if code == _segment.INTERRUPTED else code)
 
 
-async def ask(store: Store, key: object, fn: Callable[[], Awaitable[object]]) -> object:
+async def ask(store: Store, key: object, fn: Callable[[], Awaitable[object]], limit: Limit | None) -> object:
     """Return the value of `key`, which was no hit."""
     data = keys.encode_key(key)
     while True:
         origin = Origin(store)
         if frames.get():
-            value = await _drive(steps(store, data, key, origin), fn)
+            value = await _drive(steps(store, data, key, origin, limit), fn)
         else:
-            value = await _share(store, data, key, origin, fn)
+            value = await _share(store, data, key, origin, fn, limit)
+        if limit is not None and value is TIMED_OUT:
+            value = await _drive(timed_out(store, data, limit, origin), fn)
         # The loop's last look was in a thread, and what came after it took as long as the event loop was busy.
         if value is not MISSING and origin.is_now(store):
             return returned(value)
@@ -110,22 +118,24 @@ async def ask(store: Store, key: object, fn: Callable[[], Awaitable[object]]) ->
             return value
 
 
-async def _share(store: Store, data: bytes, key: object, origin: Origin, fn: Callable[[], Awaitable[object]]) -> object:
+async def _share(
+    store: Store, data: bytes, key: object, origin: Origin, fn: Callable[[], Awaitable[object]], limit: Limit | None
+) -> object:
     """Take part in the loop for `key`, or run it for all. MISSING: look again."""
     flights, at = _shared(), (asyncio.get_running_loop(), store, data)
     flight = flights.get(at)
+    told = LEADS if flight is None else await _wait_in(flight, limit)
+    if told is TIMED_OUT:
+        return TIMED_OUT
     if flight is None:
-        flights[at] = flight = _Flight(origin)
-        try:
-            flight.value = await _drive(steps(store, data, key, origin), fn)
-        finally:
-            del flights[at]
-            flight.ended.set()
+        flight = flights[at] = Flight(functools.partial(flights.pop, at))
+    if told is LEADS:
+        with flight:
+            flight.origin = origin
+            flight.value = await _drive(steps(store, data, key, origin, limit), fn)
         return flight.value
-    await flight.ended.wait()
-    origin.segment, origin.generation = flight.origin.segment, flight.origin.generation
-    if flight.value is MISSING:
-        return MISSING
+    of = cast("Origin", flight.origin)
+    origin.segment, origin.generation = of.segment, of.generation
     value = store._hit(key, MISSING)
     if value is not MISSING:
         origin.segment, origin.generation = store._attachment.seen
@@ -133,18 +143,36 @@ async def _share(store: Store, data: bytes, key: object, origin: Origin, fn: Cal
     try:
         return await _in_thread(copied, store, flight.value)
     except (EncodeError, DecodeError):
-        return await _drive(steps(store, data, key, origin), fn)  # as other processes do: each for itself
+        return await _drive(steps(store, data, key, origin, limit), fn)  # as other processes do: each for itself
 
 
-class _Flight:
-    """A loop that tasks of this process share."""
+async def _wait_in(flight: Flight, limit: Limit | None) -> object:
+    """Return LEADS, ENDED or TIMED_OUT."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[object] = loop.create_future()
 
-    __slots__ = ("ended", "origin", "value")
+    def tell(what: object) -> bool:
+        if told.done():
+            return False
+        told.set_result(what)
+        return True
 
-    def __init__(self, origin: Origin) -> None:
-        self.ended = asyncio.Event()
-        self.origin = origin
-        self.value: object = MISSING  # also when the task that ran it was cancelled
+    place = flight.join(tell)
+    try:
+        if limit is None:
+            return await told
+        with limit as seconds:
+            timer = loop.call_later(seconds, tell, TIMED_OUT)
+            try:
+                return await told
+            finally:
+                timer.cancel()
+    except BaseException:  # this task is cancelled
+        if not told.cancelled() and told.done() and told.result() is LEADS:
+            flight.pass_on()
+        raise
+    finally:
+        flight.leave(place)
 
 
 async def _drive(loop: Steps, fn: Callable[[], Awaitable[object]]) -> object:
@@ -186,14 +214,18 @@ async def _run(frame: Frame, fn: Callable[[], Awaitable[object]]) -> object:
 
 async def _wait(step: Wait) -> int:
     wait = _Wait(step)
+    timer = None if step.seconds is None else asyncio.get_running_loop().call_later(step.seconds, wait.give_up)
     min(_waiters(), key=len).add(wait)
     future = asyncio.wrap_future(wait.future)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        wait.given_up = True
+        wait.give_up()
         await _ended(future)
         raise
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar, cast
 
 from . import _segment, keys
 from .hot import MISSING
-from .once import Frame, Raised, Run, Steps, Wait, frames, returned, steps
+from .limits import Limit, OnTimeout
+from .once import TIMED_OUT, Frame, Raised, Run, Steps, Wait, frames, returned, steps, timed_out
 from .stats import Stats, collect
 from .store import Store
 from .values import BYTES, NoCache
@@ -36,10 +38,19 @@ def _within(frame: Frame, fn: Callable[[], object]) -> object:
 
 
 def _wait(step: Wait) -> int:
+    if step.seconds is None:
+        while True:
+            code = step.segment.wait(step.call, _WAIT_SLICE)
+            if code not in (_segment.TIMEOUT, _segment.INTERRUPTED):
+                return code
+    end, left = time.monotonic() + step.seconds, step.seconds
     while True:
-        code = step.segment.wait(step.call, _WAIT_SLICE)
+        code = step.segment.wait(step.call, min(left, _WAIT_SLICE))
         if code not in (_segment.TIMEOUT, _segment.INTERRUPTED):
             return code
+        left = end - time.monotonic()
+        if left <= 0:
+            return int(_segment.TIMEOUT)
 
 
 def _drive(loop: Steps, fn: Callable[[], object], wait: Callable[[Wait], int]) -> object:
@@ -73,21 +84,31 @@ class Cache(Store):
 
     # ---- what it is for: cached, and
 
-    def _cached(self, key: object, fn: Callable[[], object]) -> object:
+    def _cached(
+        self, key: object, fn: Callable[[], object], timeout: object = None, on_timeout: object = None
+    ) -> object:
         """`cached`, for what the way of a hit did not find."""
-        data = keys.encode_key(key)
+        return self._ask(keys.encode_key(key), key, fn, self._limit(timeout, on_timeout))
+
+    def _ask(self, data: bytes, key: object, fn: Callable[[], object], limit: Limit | None) -> object:
         if "gevent.monkey" in sys.modules:
             from . import greenlets
 
             if greenlets.is_patched():
-                return returned(
-                    greenlets.share(
-                        self, data, key, lambda origin: _drive(steps(self, data, key, origin), fn, greenlets.wait)
-                    )
-                )
-        return returned(_drive(steps(self, data, key), fn, _wait))
+                return returned(greenlets.ask(self, data, key, limit, lambda loop: _drive(loop, fn, greenlets.wait)))
+        value = _drive(steps(self, data, key, None, limit), fn, _wait)
+        if value is TIMED_OUT:
+            value = _drive(timed_out(self, data, cast("Limit", limit)), fn, _wait)
+        return returned(value)
 
-    async def acached(self, key: object, fn: Callable[[], Awaitable[T | NoCache[T]]]) -> T:
+    async def acached(
+        self,
+        key: object,
+        fn: Callable[[], Awaitable[T | NoCache[T]]],
+        *,
+        timeout: float | None = None,
+        on_timeout: OnTimeout | None = None,
+    ) -> T:
         """Return the value of `key`, awaiting `fn()` to compute it if no process has.
 
         As `cached`, with which it shares values and computations, for asyncio: the event loop is never blocked. Tasks
@@ -97,16 +118,18 @@ class Cache(Store):
         Args:
             key: as in `cached`.
             fn: a coroutine function without arguments; it runs in the caller's task.
+            timeout, on_timeout: as in `cached`. Each task has its own, whoever else waits for the key.
 
         Raises:
             TypeError: `fn` returned something that cannot be awaited.
             Exception: as `cached`.
         """
+        limit = self._limit(timeout, on_timeout)
         value = self._hit(key, MISSING)
         if value is MISSING:
             from . import aio  # asyncio is a large import
 
-            value = await aio.ask(self, key, fn)
+            value = await aio.ask(self, key, fn, limit)
         return cast("T", value)
 
     def get(self, key: object, default: object = None) -> object:
@@ -124,7 +147,14 @@ class Cache(Store):
             if self._attachment.notice() == here:  # else it may just have been torn by a reset
                 return default
 
-    def view(self, key: object, fn: Callable[[], object] | None = None) -> memoryview | None:
+    def view(
+        self,
+        key: object,
+        fn: Callable[[], object] | None = None,
+        *,
+        timeout: float | None = None,
+        on_timeout: OnTimeout | None = None,
+    ) -> memoryview | None:
         """Return the bytes stored for `key` as a read-only memoryview over shared memory, without a copy.
 
         The bytes never change, whatever is reset or published. While the view, or anything made from it, lives, the
@@ -133,11 +163,14 @@ class Cache(Store):
         Args:
             key: as in `cached`.
             fn: computes the bytes when they are not stored, as in `cached`. Without it the result is then None.
+            timeout, on_timeout: as in `cached`.
 
         Raises:
             TypeError: the value is not bytes.
+            Exception: as `cached`.
         """
         data = keys.encode_key(key)
+        limit = self._limit(timeout, on_timeout)
         while True:
             here = segment, generation = self._attachment.notice()
             found = segment.view(data)
@@ -147,7 +180,7 @@ class Cache(Store):
             elif fn is None:
                 return None
             else:
-                value = self.cached(key, fn)
+                value = self._ask(data, key, fn, limit)
                 # Not stored: there was no room, or it was NoCache; or a reset came right away, and then it is too old.
                 # Or stored, and this process can have no pins.
                 if segment.view(data) is None and self._attachment.notice() == here:

@@ -28,6 +28,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from .errors import ConfigError, UnknownCacheError, not_allowed, shorten
+from .limits import OnTimeout, check_on_timeout, check_timeout
 from .versions import VERSION_BYTES_MAX, decode_version, encode_version
 
 __all__ = [
@@ -168,6 +169,8 @@ class _CacheFields(NamedTuple):
     serializer: object
     lifetime: str
     hot_objects: bool | str
+    timeout: float | None
+    on_timeout: OnTimeout
     user: str | int | None
     group: str | int | None
     mode: int
@@ -185,6 +188,8 @@ class CacheConfig(_CacheFields):
         serializer: see `coopshm.values.codec`.
         lifetime: "app": the cache starts cold when no live process has it; "host": it survives restarts.
         hot_objects: keep decoded values in the process: True for immutable ones, "share" for all, or False.
+        timeout: seconds that a call waits for another's computation, unless it says otherwise; None: without limit.
+        on_timeout: what it does then, unless it says otherwise: "raise" WaitTimeout, or "compute" without the cache.
         user: owner of the segment, a name or uid; None for the effective user of the process that creates it.
         group: likewise for the group.
         mode: permissions of the segment, 0o600, or 0o660 with `group`; a string is read as octal.
@@ -205,6 +210,8 @@ class CacheConfig(_CacheFields):
         serializer: object = "pickle",
         lifetime: str = "app",
         hot_objects: bool | str = True,
+        timeout: float | None = None,
+        on_timeout: str = "raise",
         user: str | int | None = None,
         group: str | int | None = None,
         mode: int | str = 0o600,
@@ -232,6 +239,9 @@ class CacheConfig(_CacheFields):
             raise not_allowed(f"{at}.lifetime", lifetime, '"app" or "host"')
         if hot_objects is not True and hot_objects is not False and hot_objects != "share":
             raise not_allowed(f"{at}.hot_objects", hot_objects, 'true, false or "share"')
+        if timeout is not None:
+            timeout = check_timeout(timeout, f"{at}.timeout")
+        on_timeout = check_on_timeout(on_timeout, f"{at}.on_timeout")
         _check_principal(user, f"{at}.user")
         _check_principal(group, f"{at}.group")
         mode = _parse_mode(mode, f"{at}.mode")
@@ -248,6 +258,8 @@ class CacheConfig(_CacheFields):
             serializer,
             lifetime,
             hot_objects,
+            timeout,
+            on_timeout,
             user,
             group,
             mode,

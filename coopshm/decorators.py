@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable
 from types import MethodType
-from typing import ParamSpec, Protocol, TypeVar, cast
+from typing import NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from ._front import Memo, cached
 from .config import check_name
+from .limits import OnTimeout, check_on_timeout, check_timeout
 
 __all__ = ["Memoized", "memoize"]
 
@@ -26,7 +27,18 @@ class Memoized(Protocol[P, R_co]):
         """Return the key of a call with these arguments."""
 
 
-def memoize(name: str, *, key: Callable[..., object] | None = None) -> Callable[[Callable[P, R]], Memoized[P, R]]:
+class _Limits(NamedTuple):
+    timeout: float | None
+    on_timeout: OnTimeout | None
+
+
+def memoize(
+    name: str,
+    *,
+    key: Callable[..., object] | None = None,
+    timeout: float | None = None,
+    on_timeout: OnTimeout | None = None,
+) -> Callable[[Callable[P, R]], Memoized[P, R]]:
     """Return a decorator that caches what a function returns in cache `name`.
 
     The key is the function's module and qualified name with the arguments, the same however they are passed: `f(1)`,
@@ -40,20 +52,25 @@ def memoize(name: str, *, key: Callable[..., object] | None = None) -> Callable[
         name: of the cache, which is opened at the first call.
         key: called with the arguments, returns what is to stand for them in the key. For arguments that cannot be keys
             themselves, such as `self` or a connection. Default: the arguments.
+        timeout, on_timeout: of each call, as in `Cache.cached`.
 
     Raises:
-        ConfigError: `name` cannot be a name.
+        ConfigError: `name` cannot be a name; `timeout` or `on_timeout` is none.
         InvalidKeyError: by a call, when an argument cannot be part of a key.
     """
     import inspect  # large, and not needed by who decorates nothing
 
     check_name(name)
+    limits = _Limits(
+        None if timeout is None else check_timeout(timeout),
+        None if on_timeout is None else check_on_timeout(on_timeout),
+    )
 
     def decorate(function: Callable[P, R]) -> Memoized[P, R]:
         kind: Callable[..., Callable[..., object]] = (
             _coroutine_function if inspect.iscoroutinefunction(function) else _Function
         )
-        decorated = kind(name, function, _Keys(function, key))
+        decorated = kind(name, function, _Keys(function, key), limits)
         functools.update_wrapper(decorated, function)
         return cast("Memoized[P, R]", decorated)
 
@@ -93,10 +110,11 @@ class _Keys:
 class _Function(Memo):
     """What `memoize` makes of a function: hits are in C (csrc/python/memo.c)."""
 
-    def __init__(self, name: str, function: Callable[..., object], keys: _Keys) -> None:
+    def __init__(self, name: str, function: Callable[..., object], keys: _Keys, limits: _Limits) -> None:
         super().__init__(name, keys.name, keys.ordinary)
         self._name = name
         self._wrapped = function
+        self._limits = limits
         self.cache_key = keys.of
 
     def __get__(self, instance: object, owner: type | None = None) -> object:
@@ -106,14 +124,21 @@ class _Function(Memo):
         return f"<memoized {self._wrapped!r} in cache {self._name!r}>"
 
     def _ask(self, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-        return cached(self._name, self.cache_key(*args, **kwargs), functools.partial(self._wrapped, *args, **kwargs))
+        timeout, on_timeout = self._limits
+        key, fn = self.cache_key(*args, **kwargs), functools.partial(self._wrapped, *args, **kwargs)
+        return cached(self._name, key, fn, timeout=timeout, on_timeout=on_timeout)
 
 
-def _coroutine_function(name: str, function: Callable[..., Awaitable[object]], keys: _Keys) -> Callable[..., object]:
+def _coroutine_function(
+    name: str, function: Callable[..., Awaitable[object]], keys: _Keys, limits: _Limits
+) -> Callable[..., object]:
+    timeout, on_timeout = limits
+
     async def memoized(*args: object, **kwargs: object) -> object:
         from . import acached
 
-        return await acached(name, keys.of(*args, **kwargs), functools.partial(function, *args, **kwargs))
+        key, fn = keys.of(*args, **kwargs), functools.partial(function, *args, **kwargs)
+        return await acached(name, key, fn, timeout=timeout, on_timeout=on_timeout)
 
     memoized.cache_key = keys.of  # type: ignore[attr-defined]
     return memoized

@@ -30,6 +30,7 @@ __all__ = [
     "ResetError",
     "SegmentError",
     "UnknownCacheError",
+    "WaitTimeout",
     "not_allowed",
     "shorten",
     "shorten_text",
@@ -132,6 +133,14 @@ class CycleError(CoopshmError, RuntimeError):
     def __init__(self, message: str = "", chain: tuple[object, ...] = ()) -> None:
         super().__init__(message)
         self.chain = chain
+
+
+class WaitTimeout(CoopshmError, TimeoutError):  # noqa: N818  # as the standard library's classes for this are named
+    """Another's computation of the key has taken longer than this call was to wait for it.
+
+    Raised where a `timeout` was given or configured, with `on_timeout="raise"`. The computation goes on, and its value
+    will be stored. `coopshm-admin flights` shows which process computes; if that is stopped, continue or kill it.
+    """
 
 
 class ComputeError(CoopshmError):

@@ -7,26 +7,30 @@ computation waits by itself, as under asyncio (aio.py), and for the same reason.
 
 from __future__ import annotations
 
+import functools
 import sys
+import time
 import weakref
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from . import _segment
 from .errors import DecodeError, EncodeError
 from .forks import PerProcess
 from .hot import MISSING
-from .once import Origin, Wait, copied, frames
+from .limits import Limit
+from .once import TIMED_OUT, Origin, Steps, Wait, copied, frames, steps, timed_out
+from .sharing import LEADS, Flight
 from .store import Store
 
-__all__ = ["is_patched", "share", "wait"]
+__all__ = ["ask", "is_patched", "wait"]
 
 #: Threads that wait, per hub; and for how long at a time, in seconds, so that more greenlets than threads take turns.
 _THREADS: Final = 16
 _TURN: Final = 0.02
 
 _pools: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-_shared = PerProcess[dict[tuple[Any, Store, bytes], "_Flight"]](dict)
+_shared = PerProcess[dict[tuple[Any, Store, bytes], Flight]](dict)
 
 
 def is_patched() -> bool:
@@ -44,8 +48,10 @@ def wait(step: Wait) -> int:
     pool = _pools.get(hub)
     if pool is None:
         pool = _pools[hub] = ThreadPool(_THREADS, hub=hub)
+    end = None if step.seconds is None else time.monotonic() + step.seconds
     while True:
-        turn = pool.spawn(step.segment.wait, step.call, _TURN)
+        seconds = _TURN if end is None else min(_TURN, max(0.0, end - time.monotonic()))
+        turn = pool.spawn(step.segment.wait, step.call, seconds)
         try:
             code = turn.get()
         except BaseException:
@@ -53,46 +59,70 @@ def wait(step: Wait) -> int:
             raise
         if code not in (_segment.TIMEOUT, _segment.INTERRUPTED):
             return int(code)
+        if end is not None and time.monotonic() >= end:
+            return int(_segment.TIMEOUT)
 
 
-def share(store: Store, data: bytes, key: object, ask: Callable[[Origin], object]) -> object:
-    """Return what `ask` returns, called by one greenlet for all that ask for `key` meanwhile."""
+def ask(store: Store, data: bytes, key: object, limit: Limit | None, drive: Callable[[Steps], object]) -> object:
+    """Return what the loop for `key` comes to, whose steps `drive` takes: here, or in another greenlet that asks."""
     if frames.get():
-        return ask(Origin(store))
+        value = drive(steps(store, data, key, None, limit))
+    else:
+        value = _share(store, data, key, limit, drive)
+    return drive(timed_out(store, data, limit)) if limit is not None and value is TIMED_OUT else value
+
+
+def _share(store: Store, data: bytes, key: object, limit: Limit | None, drive: Callable[[Steps], object]) -> object:
     import gevent
-    from gevent.event import Event
 
     flights, at = _shared(), (gevent.get_hub(), store, data)
     while True:
         flight = flights.get(at)
+        told = LEADS if flight is None else _wait_in(flight, limit)
+        if told is TIMED_OUT:
+            return TIMED_OUT
         if flight is None:
-            flights[at] = flight = _Flight(Event(), Origin(store))
-            try:
-                flight.value = ask(flight.origin)
-            finally:
-                del flights[at]
-                flight.ended.set()
+            flight = flights[at] = Flight(functools.partial(flights.pop, at))
+        if told is LEADS:
+            with flight:
+                flight.origin = Origin(store)
+                flight.value = drive(steps(store, data, key, flight.origin, limit))
             return flight.value
-        flight.ended.wait()
         value = store._hit(key, MISSING)
         if value is not MISSING:
             return value
-        if flight.value is MISSING or not flight.origin.is_now(store):
+        origin = cast("Origin", flight.origin)
+        if not origin.is_now(store):
             continue
         try:
             value = copied(store, flight.value)
         except (EncodeError, DecodeError):
-            return ask(Origin(store))  # as other processes do: each for itself
-        if flight.origin.is_now(store):
+            return drive(steps(store, data, key, None, limit))  # as other processes do: each for itself
+        if origin.is_now(store):
             return value
 
 
-class _Flight:
-    """A loop that greenlets of this process share."""
+def _wait_in(flight: Flight, limit: Limit | None) -> object:
+    """Return LEADS, ENDED or TIMED_OUT."""
+    from gevent.event import AsyncResult
 
-    __slots__ = ("ended", "origin", "value")
+    told: Any = AsyncResult()
 
-    def __init__(self, ended: Any, origin: Origin) -> None:
-        self.ended = ended
-        self.origin = origin
-        self.value: object = MISSING  # also when the greenlet that ran it was killed, or its loop raised
+    def tell(what: object) -> bool:
+        told.set(what)
+        return True
+
+    place = flight.join(tell)
+    try:
+        if limit is None:
+            told.wait()
+        else:
+            with limit as seconds:
+                told.wait(seconds)
+        return told.get() if told.ready() else TIMED_OUT
+    except BaseException:  # this greenlet is to end
+        if told.ready() and told.value is LEADS:
+            flight.pass_on()
+        raise
+    finally:
+        flight.leave(place)

@@ -6,6 +6,7 @@ For one key that was no hit:
     claim     READY    somebody was faster: look up
               OWNER    run fn, publish, return its value
               JOINED   wait, for the entry (look up), an outcome (an exception, NoCache, no room), or the dead owner's
+                         With a limit, and no time left: TIMED_OUT, and `timed_out` says what then
     place bypass    where the cache cannot help: run fn, count the cause, return its value
 
 Every path back to the caller ends with a look at the generation. If it is not the one that the value (or exception) was
@@ -27,21 +28,42 @@ from typing import Final, NamedTuple, cast
 
 from . import _segment, keys, others
 from ._segment import Call, Segment
-from .errors import DecodeError, EncodeError
+from .errors import DecodeError, EncodeError, WaitTimeout
 from .failures import decode_failure, encode_failure
 from .forks import forks
 from .hot import MISSING, is_immutable
+from .limits import Limit
 from .store import Store
 from .values import FAILURE, NoCache
 
-__all__ = ["Frame", "Origin", "Raised", "Run", "Steps", "Wait", "copied", "enclosing", "frames", "returned", "steps"]
+__all__ = [
+    "TIMED_OUT",
+    "Frame",
+    "Origin",
+    "Raised",
+    "Run",
+    "Steps",
+    "Wait",
+    "copied",
+    "enclosing",
+    "frames",
+    "returned",
+    "steps",
+    "timed_out",
+]
 
 log = logging.getLogger("coopshm")
 
 _BYPASS_ENCODE: Final = _segment.STATS["bypass_encode"]
 _BYPASS_DECODE: Final = _segment.STATS["bypass_decode"]
 _BYPASS_SEGMENT: Final = _segment.STATS["bypass_segment"]
+_BYPASS_TIMEOUT: Final = _segment.STATS["bypass_timeout"]
+_TIMEOUTS: Final = _segment.STATS["timeouts"]
 _MISSES: Final = _segment.STATS["misses"]
+
+
+#: What a call comes to that has waited as long as it was to. No outcome: who shares a loop may have more time.
+TIMED_OUT: Final = object()
 
 
 class Frame(NamedTuple):
@@ -70,13 +92,15 @@ class Run(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Wait for the flight that `call` has joined. Send the code, which is neither TIMEOUT nor INTERRUPTED."""
+    """Wait for the flight that `call` has joined. Send the code: not INTERRUPTED, and TIMEOUT only when `seconds` have
+    passed."""
 
     segment: Segment
     call: Call
+    seconds: float | None
 
 
-#: Returns the value, or `Raised`.
+#: Returns the value, `Raised`, or `TIMED_OUT`.
 Steps = Generator[Run | Wait, object, object]
 
 
@@ -135,7 +159,7 @@ class Origin:
         return store._attachment.segment is self.segment and self.segment.generation() == self.generation
 
 
-def steps(store: Store, data: bytes, key: object, origin: Origin | None = None) -> Steps:
+def steps(store: Store, data: bytes, key: object, origin: Origin | None = None, limit: Limit | None = None) -> Steps:
     """Return the loop for `key`, whose encoding is `data`.
 
     In `origin` it says where the value is from. That may name an earlier generation, when a reset came in between; then
@@ -151,12 +175,29 @@ def steps(store: Store, data: bytes, key: object, origin: Origin | None = None) 
             log.warning("cache %r: key %s: %s; computed without the cache", store.name, keys.preview(data), exc)
             value = yield from _bypass(store, _BYPASS_DECODE, data)
         if value is MISSING:
-            value = yield from _compute(store, data, key, stalled)
+            value = yield from _compute(store, data, key, stalled, limit)
         if value is not MISSING:
             return value
 
 
-def _compute(store: Store, data: bytes, key: object, stalled: list[int]) -> Steps:
+def timed_out(store: Store, data: bytes, limit: Limit, origin: Origin | None = None) -> Steps:
+    """What a call goes on with that came to `TIMED_OUT`; its segment's queue no longer has it.
+
+    Raises:
+        WaitTimeout: if that is what it is to do.
+    """
+    segment = store._attachment.segment
+    segment.count(_TIMEOUTS)
+    if not limit.computes:
+        raise WaitTimeout(
+            f"{segment.label}: key {keys.preview(data)}: another computation of it has taken longer than the"
+            f" {limit.seconds:g} s that this call was to wait; see who computes with: coopshm-admin flights; a stopped"
+            f" process looks like a slow function; on_timeout='compute' answers without the cache instead"
+        )
+    return (yield from _bypass(store, _BYPASS_TIMEOUT, data, origin))
+
+
+def _compute(store: Store, data: bytes, key: object, stalled: list[int], limit: Limit | None) -> Steps:
     """Nothing is stored: own the computation, or wait for it. MISSING: look again."""
     segment, _ = store._attachment.notice()
     parent = enclosing(segment, data)
@@ -169,13 +210,20 @@ def _compute(store: Store, data: bytes, key: object, stalled: list[int]) -> Step
         if code == _segment.JOINED and parent:
             code = others.search_on(segment, call)
         if code == _segment.JOINED:
-            code = cast("int", (yield Wait(segment, call)))
+            if limit is None:
+                code = cast("int", (yield Wait(segment, call, None)))
+            else:
+                with limit as seconds:
+                    code = cast("int", (yield Wait(segment, call, seconds)))
         if code in (_segment.READY, _segment.AGAIN):
             return MISSING
         if code == _segment.OWNER:
             return (yield from _own(store, segment, call, data, key))
         if code == _segment.OUTCOME:
             return (yield from _outcome(store, segment, call, data))
+        if code == _segment.TIMEOUT:
+            segment.release(call)
+            return TIMED_OUT
         if code == _segment.CYCLE:
             raise segment.cycle()
         if code == _segment.GONE:
@@ -250,11 +298,13 @@ def _outcome(store: Store, segment: Segment, call: Call, data: bytes) -> Steps:
     return Raised(cast("Exception", value)) if failed else value
 
 
-def _bypass(store: Store, stat: int, data: bytes) -> Steps:
+def _bypass(store: Store, stat: int, data: bytes, origin: Origin | None = None) -> Steps:
     """Compute without the cache."""
     store._attachment.segment.count(stat)
     while True:
-        here = segment, _ = store._attachment.notice()
+        here = segment, generation = store._attachment.notice()
+        if origin is not None:
+            origin.segment, origin.generation = segment, generation
         value = yield Run(Frame(segment, data, None, forks()))
         if isinstance(value, NoCache):
             value = value.value

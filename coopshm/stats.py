@@ -40,6 +40,7 @@ class Stats(NamedTuple):
         misses: calls that found nothing stored.
         computations: times that `fn` was granted to a caller.
         waits: times that a caller waited for another's computation.
+        timeouts: calls that had waited as long as their `timeout` said.
         failures: computations that raised.
         takeovers: computations taken over from a process that died.
         stale: results dropped because of a reset.
@@ -70,6 +71,7 @@ class Stats(NamedTuple):
     misses: int
     computations: int
     waits: int
+    timeouts: int
     failures: int
     takeovers: int
     stale: int

@@ -6,6 +6,7 @@ or pin, check the generation, decode, check again, return. A hit takes no lock a
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from typing import Final, NamedTuple
@@ -16,6 +17,7 @@ from ._segment import Segment
 from .attachment import Attachment
 from .config import CacheConfig
 from .hot import MISSING, MODES, VALUE_BYTES_MAX, Tables, is_immutable
+from .limits import Limit, check_on_timeout, check_timeout
 from .values import BYTES, OVER_MEMORY, Codec, codec
 
 __all__ = ["Store"]
@@ -41,6 +43,8 @@ class Store(Front):
         self._codec: Final[Codec] = codec(config.serializer)
         self._decode: Final = self._codec.decode
         self._hot_mode: Final = MODES[config.hot_objects]
+        self._timeout: Final = config.timeout
+        self._on_timeout: Final = config.on_timeout
         self._hot: _Hot | None = None
         self._last_hot: _Hot | None = None
         super().__init__(self._decode, self._codec.loads, self._hot_mode, VALUE_BYTES_MAX)
@@ -48,6 +52,12 @@ class Store(Front):
         _all.add(self)
 
     # ---- what front.c calls
+
+    def _limit(self, timeout: object, on_timeout: object) -> Limit | None:
+        """How long a call waits that says this; None: without limit."""
+        seconds = self._timeout if timeout is None else check_timeout(timeout)
+        then = self._on_timeout if on_timeout is None else check_on_timeout(on_timeout)
+        return None if seconds is None or seconds == math.inf else Limit(seconds, then == "compute")
 
     def _drain(self) -> None:
         """After many hits: count them, and see whether the segment still has its name, since hits alone never would."""

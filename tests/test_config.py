@@ -61,6 +61,8 @@ def test_a_cache_without_settings_has_the_documented_defaults():
         serializer="pickle",
         lifetime="app",
         hot_objects=True,
+        timeout=None,
+        on_timeout="raise",
         user=None,
         group=None,
         mode=0o600,
@@ -77,6 +79,8 @@ on_reset = "shop.data:reload"
 serializer = "msgpack"
 lifetime = "host"
 hot_objects = "share"
+timeout = 2
+on_timeout = "compute"
 user = "www-data"
 group = 33
 mode = "0660"
@@ -105,6 +109,8 @@ def test_a_file_is_read_as_toml(tmp_path, kind):
         "msgpack",
         "host",
         "share",
+        2.0,
+        "compute",
         "www-data",
         33,
         0o660,

@@ -1,3 +1,4 @@
+import math
 import pickle
 
 import pytest
@@ -178,6 +179,17 @@ def test_hot_objects_is_a_bool_or_share():
         assert CacheConfig("a", hot_objects=value).hot_objects is value
     for value in 1, 0, None, "all", "true":
         assert '"share"' in refusal_of("hot_objects", value)
+
+
+def test_timeout_is_a_number_of_seconds():
+    for value in 0, 2, 0.25, math.inf:
+        assert CacheConfig("a", timeout=value).timeout == value
+    for value in -1, math.nan, True, "2 s", ["x"]:
+        assert "a number of seconds" in refusal_of("timeout", value)
+    for value in "raise", "compute":
+        assert CacheConfig("a", on_timeout=value).on_timeout == value
+    for value in None, True, "wait":
+        assert '"raise" or "compute"' in refusal_of("on_timeout", value)
 
 
 @pytest.mark.parametrize("setting", ["user", "group"])

@@ -13,6 +13,7 @@ from coopshm.errors import (
     ResetError,
     SegmentError,
     UnknownCacheError,
+    WaitTimeout,
     shorten,
     shorten_text,
     type_name,
@@ -22,7 +23,7 @@ CLASSES = [value for value in vars(errors).values() if isinstance(value, type) a
 
 
 def test_all_errors_are_listed_and_form_one_tree():
-    assert len(CLASSES) == 15
+    assert len(CLASSES) == 16
     assert {cls.__name__ for cls in CLASSES} <= set(errors.__all__)
 
 
@@ -35,6 +36,7 @@ def test_all_errors_are_listed_and_form_one_tree():
         (CycleError, RuntimeError),
         (ResetError, RuntimeError),
         (EncodeError, TypeError),
+        (WaitTimeout, TimeoutError),
     ],
 )
 def test_an_error_is_also_the_standard_error_for_its_mistake(cls, also):

@@ -276,6 +276,12 @@ def test_hits_leak_no_references(cache) -> None:
             c.cached(hot_key, _fail)
             c.cached(tuple_key, _fail)
             coopshm.cached("c", hot_key, _fail)
+            c.cached(key, _fail, timeout=1.5, on_timeout="compute")
+            coopshm.cached("c", hot_key, _fail, timeout=2, on_timeout="raise")
+            with pytest.raises(coopshm.ConfigError):
+                c.cached(hot_key, _fail, timeout=-1)
+            with pytest.raises(TypeError):
+                c.cached(hot_key, _fail, time=1)
             with pytest.raises(coopshm.InvalidKeyError):
                 c.cached([], _fail)
 

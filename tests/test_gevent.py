@@ -204,6 +204,73 @@ def test_cycles_and_nesting_among_greenlets(settings, cache) -> None:
     assert clean(c)
 
 
+@pytest.mark.parametrize("first", ["raise", "compute", "endless"])
+def test_each_greenlet_has_its_own_time(settings, cache, first) -> None:
+    """Whichever of them takes the steps for all: who leaves disturbs nobody."""
+    c = cache()
+    owner = Child(_own, settings(), 1)
+    assert owner.receive() == "owns"
+    process = start(
+        f"""
+        def ask(fn, **options):
+            try:
+                return c.cached(0, fn, **options)
+            except coopshm.WaitTimeout:
+                return "timeout"
+
+        options = {{"raise": dict(timeout=0.05), "compute": dict(timeout=0.05, on_timeout="compute"), "endless": {{}}}}
+        order = [{first!r}] + [kind for kind in options if kind != {first!r}]
+        crews = {{
+            kind: [gevent.spawn(ask, lambda n=n: f"mine {{n}}", **options[kind]) for n in range(50)] for kind in order
+        }}
+        for kind in ("raise", "compute"):
+            gevent.joinall(crews[kind])
+        until(lambda: c.stats().waiters == 1)
+        assert not any(greenlet.ready() for greenlet in crews["endless"])
+        print("waits", flush=True)
+        gevent.joinall(crews["endless"])
+        print(json.dumps({{kind: [greenlet.value for greenlet in crew] for kind, crew in crews.items()}}))
+        """,
+        settings(),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waits\n"
+    owner.send("publish")
+    assert finish(process) == {
+        "raise": ["timeout"] * 50,
+        "compute": [f"mine {n}" for n in range(50)],
+        "endless": [0] * 50,
+    }
+    owner.result()
+    stats = c.stats()
+    assert (stats.timeouts, stats.bypasses["timeout"], stats.computations) == (100, 50, 1)
+    assert clean(c)
+
+
+def test_a_greenlet_that_is_killed_as_it_comes_to_lead_passes_on(settings, cache) -> None:
+    c = cache()
+    found = finish(
+        start(
+            """
+            from gevent.event import Event
+            never = Event()
+            owner = gevent.spawn(c.cached, "k", never.wait)
+            until(lambda: c.stats().flights == 1)
+            crew = [gevent.spawn(c.cached, "k", lambda n=n: n) for n in range(3)]
+            gevent.sleep(0)
+            owner.kill(block=False)
+            crew[0].kill(block=False)
+            crew[1].kill(block=False)
+            gevent.joinall(crew)
+            print(json.dumps([crew[2].value, c.stats().computations]))
+            """,
+            settings(),
+        )
+    )
+    assert found == [2, 2]
+    assert clean(c)
+
+
 _APP = """
 import json, os, time, coopshm
 coopshm.configure(json.loads(os.environ["SETTINGS"]))

@@ -30,7 +30,8 @@ _PAD = bytes(100_000)
 
 #: What is on the way back to the caller, behind the last look. No decoder, no user's function, no publish.
 _RETURNING = (
-    "cached", "_cached", "_drive", "steps", "returned", "_look_up", "_compute", "_own", "_outcome", "_bypass",
+    "cached", "_cached", "_ask", "_drive", "steps", "returned", "_look_up", "_compute", "_own", "_outcome", "_bypass",
+    "timed_out",
     "view", "get", "release", "_release", "_keep", "_keep_in", "keep", "is_immutable", "<genexpr>", "notice",
 )  # fmt: skip
 
@@ -270,10 +271,11 @@ def test_in_a_call_that_the_cache_cannot_help(settings, namespace, monkeypatch, 
     _everywhere(scene, ask, None)
 
 
-@pytest.mark.parametrize("kind", ["nocache", "failure", "stored", "unshareable"])
+@pytest.mark.parametrize("kind", ["nocache", "failure", "stored", "unshareable", "timeout"])
 def test_in_a_call_that_waits_for_anothers_computation(settings, namespace, kind) -> None:
     scene = Scene(settings)
     done = threading.Event()
+    timeout = 0 if kind == "timeout" else None
 
     def owners_fn() -> Any:
         generation = scene.words[0]
@@ -294,7 +296,7 @@ def test_in_a_call_that_waits_for_anothers_computation(settings, namespace, kind
 
     def ask(scene: Scene) -> Any:
         try:
-            return scene.cache.cached("k", lambda: [scene.begin()])
+            return scene.cache.cached("k", lambda: [scene.begin()], timeout=timeout, on_timeout="compute")
         except LookupError as exc:
             return exc.args
 
@@ -316,6 +318,7 @@ def test_in_a_call_that_waits_for_anothers_computation(settings, namespace, kind
         scene.judge(at, tracer.where, found)
         at += 1
     assert at > 10
+    assert (scene.cache.stats().timeouts > 0) == (kind == "timeout")
     assert clean(scene.cache)
 
 

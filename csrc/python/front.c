@@ -175,15 +175,52 @@ PyObject *front_hit(Front *self, PyObject *key) {
     return value;
 }
 
-PyObject *front_get(Front *self, PyObject *key, PyObject *fn) {
+PyObject *front_get(Front *self, PyObject *key, PyObject *fn, const Limits *limits) {
     PyObject *value = front_hit(self, key);
     if (value || PyErr_Occurred()) return value;
-    return PyObject_CallMethodObjArgs((PyObject *)self, shared.name_cached, key, fn, NULL);
+    if (!limits) return PyObject_CallMethodObjArgs((PyObject *)self, shared.name_cached, key, fn, NULL);
+    return PyObject_CallMethodObjArgs((PyObject *)self, shared.name_cached, key, fn, limits->timeout, limits->on_timeout, NULL);
+}
+
+/* ---- limits: of a call that has any, on its way of a hit, too, or a wrong one would show only when the cache is cold */
+
+static bool is_seconds(PyObject *timeout) {
+    if (timeout == Py_None) return true;
+    if (PyFloat_CheckExact(timeout)) return PyFloat_AsDouble(timeout) >= 0; /* not NaN */
+    int overflow;
+    return PyLong_CheckExact(timeout) && PyLong_AsLongAndOverflow(timeout, &overflow) >= 0 && !overflow;
+}
+
+static bool is_choice(PyObject *on_timeout) {
+    if (on_timeout == Py_None) return true;
+    return PyUnicode_CheckExact(on_timeout) && (PyUnicode_CompareWithASCIIString(on_timeout, "compute") == 0 ||
+                                                PyUnicode_CompareWithASCIIString(on_timeout, "raise") == 0);
+}
+
+bool front_limits(Front *self, const char *function, PyObject *const *values, PyObject *names, Limits *limits) {
+    *limits = (Limits){Py_None, Py_None};
+    Py_ssize_t n = PyTuple_Size(names);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *name = PyTuple_GetItem(names, i);
+        if (PyUnicode_CompareWithASCIIString(name, "timeout") == 0) {
+            limits->timeout = values[i];
+        } else if (PyUnicode_CompareWithASCIIString(name, "on_timeout") == 0) {
+            limits->on_timeout = values[i];
+        } else {
+            PyErr_Format(PyExc_TypeError, "%s() has no keyword argument %R; it has timeout and on_timeout", function, name);
+            return false;
+        }
+    }
+    if (is_seconds(limits->timeout) && is_choice(limits->on_timeout)) return true;
+    PyObject *limit =
+        PyObject_CallMethodObjArgs((PyObject *)self, shared.name_limit, limits->timeout, limits->on_timeout, NULL);
+    Py_XDECREF(limit);
+    return limit != NULL;
 }
 
 /* ---- what Python sees */
 
-PyDoc_STRVAR(front_cached_doc, "cached($self, key, fn, /)\n--\n\n"
+PyDoc_STRVAR(front_cached_doc, "cached($self, key, fn, /, *, timeout=None, on_timeout=None)\n--\n\n"
 "Return the value of `key`, calling `fn` to compute it if no process has.\n"
 "\n"
 "Whoever else asks for the key meanwhile, in whatever thread or process, waits for that one call. If `fn` raises,\n"
@@ -193,15 +230,28 @@ PyDoc_STRVAR(front_cached_doc, "cached($self, key, fn, /)\n--\n\n"
 "Args:\n"
 "    key: str, bytes, int, float, bool, None, or a tuple of them.\n"
 "    fn: called without arguments, in this thread.\n"
+"    timeout: seconds that this call waits for another's computation of the key, from 0; how long `fn` itself takes is not\n"
+"        limited. None: as the cache's setting `timeout` says, which by default is without limit, as is float('inf').\n"
+"    on_timeout: what then; \"raise\" WaitTimeout, or \"compute\" with `fn`, without storing the value (the other one's will be).\n"
+"        None: as the cache's setting `on_timeout` says, by default \"raise\".\n"
 "\n"
 "Raises:\n"
+"    WaitTimeout: see `on_timeout`.\n"
+"    ConfigError: `timeout` or `on_timeout` is something else.\n"
 "    InvalidKeyError: the key is of another type, or too long.\n"
 "    CycleError: the value is being computed by a computation that waits for the caller's.\n"
 "    ComputeError: another process's `fn` raised an exception that cannot be carried over; this has its text.\n"
 "    Exception: whatever `fn` raised, here or where it ran.\n");
 
-static PyObject *front_cached(PyObject *self, PyObject *const *args, Py_ssize_t n) {
-    if (n == 2) return front_get((Front *)self, args[0], args[1]);
+/* By itself, so that the room for limits costs nothing to a call that has none. */
+__attribute__((noinline)) static PyObject *get_within(Front *self, PyObject *const *args, PyObject *names) {
+    Limits limits;
+    if (!front_limits(self, "Cache.cached", args + 2, names, &limits)) return NULL;
+    return front_get(self, args[0], args[1], &limits);
+}
+
+static PyObject *front_cached(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names) {
+    if (n == 2) return names ? get_within((Front *)self, args, names) : front_get((Front *)self, args[0], args[1], NULL);
     PyErr_Format(PyExc_TypeError, "Cache.cached() takes a key and a function, but got %zd arguments", n);
     return NULL;
 }
@@ -264,7 +314,7 @@ static PyObject *front_take_hot_hits(PyObject *self, PyObject *unused) {
 }
 
 static PyMethodDef front_methods[] = {
-    {"cached", (PyCFunction)(void (*)(void))front_cached, METH_FASTCALL, front_cached_doc},
+    {"cached", (PyCFunction)(void (*)(void))front_cached, METH_FASTCALL | METH_KEYWORDS, front_cached_doc},
     {"_hit", front_hit_or, METH_VARARGS, hit_doc},
     {"_attach", front_attach, METH_VARARGS, attach_doc},
     {"_enter", front_enter, METH_VARARGS, enter_doc},

@@ -55,8 +55,8 @@ typedef struct {
 /* What the module holds on to. There is one interpreter: see module.c. */
 typedef struct {
     PyObject *front_type, *view_type, *memo_type;
-    PyObject *name_cached, *name_drain, *name_keep, *name_ask; /* methods that are called */
-    PyObject *caches, *open_cache, *decode_error;              /* see `bind` */
+    PyObject *name_cached, *name_drain, *name_keep, *name_ask, *name_limit; /* methods that are called */
+    PyObject *caches, *open_cache, *decode_error;                           /* see `bind` */
 } Shared;
 extern Shared shared;
 
@@ -68,8 +68,17 @@ bool front_encode(Encoded *to, PyObject *key);
 /* A hit's value, as a new reference; or NULL, with an exception set if something is to be raised, without one if it is no hit. */
 PyObject *front_hit(Front *self, PyObject *key);
 
-/* A hit's value, or what `_cached` returns for `fn`. */
-PyObject *front_get(Front *self, PyObject *key, PyObject *fn);
+/* How long a call waits for another's computation, and what then: what it said, or Py_None. */
+typedef struct {
+    PyObject *timeout, *on_timeout;
+} Limits;
+
+/* Takes them from a call's keywords, whose values are at `values`, and has `_limit` look at any that is not evidently good. False:
+ * with an exception set. `function` is what it is about. */
+bool front_limits(Front *self, const char *function, PyObject *const *values, PyObject *names, Limits *limits);
+
+/* A hit's value, or what `_cached` returns for `fn` and, unless they are NULL, `limits`. */
+PyObject *front_get(Front *self, PyObject *key, PyObject *fn, const Limits *limits);
 
 /* The cache of that name, as a new reference; or NULL, with an exception set. */
 Front *front_named(PyObject *name);

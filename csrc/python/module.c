@@ -38,12 +38,19 @@ bool front_parse_core(PyObject *args, const char *format, Core *core, const char
     return true;
 }
 
-PyDoc_STRVAR(module_cached_doc, "cached(name, key, fn, /)\n--\n\n"
+PyDoc_STRVAR(module_cached_doc, "cached(name, key, fn, /, *, timeout=None, on_timeout=None)\n--\n\n"
 "Return the value of `key` in cache `name`, calling `fn` to compute it if no process has.\n"
 "\n"
 "See `Cache.cached` for arguments, result and errors, and `open` for the errors of the first use.\n");
 
-static PyObject *module_cached(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+/* By itself, so that the room for limits costs nothing to a call that has none. */
+__attribute__((noinline)) static PyObject *get_within(Front *cache, PyObject *const *args, PyObject *names) {
+    Limits limits;
+    if (!front_limits(cache, "coopshm.cached", args + 3, names, &limits)) return NULL;
+    return front_get(cache, args[1], args[2], &limits);
+}
+
+static PyObject *module_cached(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names) {
     (void)module;
     if (n != 3) {
         PyErr_Format(PyExc_TypeError, "coopshm.cached() takes a name, a key and a function, but got %zd arguments", n);
@@ -51,7 +58,7 @@ static PyObject *module_cached(PyObject *module, PyObject *const *args, Py_ssize
     }
     Front *cache = front_named(args[0]);
     if (!cache) return NULL;
-    PyObject *value = front_get(cache, args[1], args[2]);
+    PyObject *value = names ? get_within(cache, args, names) : front_get(cache, args[1], args[2], NULL);
     Py_DECREF(cache);
     return value;
 }
@@ -100,7 +107,7 @@ static PyObject *module_encode(PyObject *module, PyObject *key) {
 }
 
 static PyMethodDef module_methods[] = {
-    {"cached", (PyCFunction)(void (*)(void))module_cached, METH_FASTCALL, module_cached_doc},
+    {"cached", (PyCFunction)(void (*)(void))module_cached, METH_FASTCALL | METH_KEYWORDS, module_cached_doc},
     {"bind", module_bind, METH_VARARGS, bind_doc},
     {"pin", module_pin, METH_VARARGS, pin_doc},
     {"encode_key", module_encode, METH_O, encode_doc},
@@ -129,8 +136,9 @@ PyMODINIT_FUNC PyInit__front(void) {
     shared.name_drain = PyUnicode_InternFromString("_drain");
     shared.name_keep = PyUnicode_InternFromString("_keep");
     shared.name_ask = PyUnicode_InternFromString("_ask");
+    shared.name_limit = PyUnicode_InternFromString("_limit");
     shared.caches = PyDict_New();
-    if (shared.name_cached && shared.name_drain && shared.name_keep && shared.name_ask && shared.caches &&
+    if (shared.name_cached && shared.name_drain && shared.name_keep && shared.name_ask && shared.name_limit && shared.caches &&
         add(module, "Front", &front_spec, &shared.front_type) && add(module, "View", &view_spec, &shared.view_type) &&
         add(module, "Memo", &memo_spec, &shared.memo_type))
         return module;

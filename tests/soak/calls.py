@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from coopshm import Cache, NoCache, _segment, objects
 from coopshm import once as coopshm_once
 from coopshm.config import Config
-from coopshm.errors import DecodeError
+from coopshm.errors import DecodeError, WaitTimeout
 
 from . import goods, records
 from .records import ALARM, BEGIN, CACHED, END, GET, KILL, PUBLISH, STOP, VIEW, Board, Log, now
@@ -232,19 +232,24 @@ class Caller:
         stamp.seen, first = 0, int(stamp.words[0])
         arg = goods.cache_key(key)
         fn = None if how == VIEW and rng.random() < 0.2 else lambda: self.compute(key)
+        limits: dict[str, Any] = {}
+        if rng.random() < 0.15:
+            limits = {"timeout": rng.choice((0, 0.001, 0.01)), "on_timeout": rng.choice(("raise", "compute"))}
         try:
             if outer:
                 self.busy = True
             if how == CACHED:
-                value = self.cache.cached(arg, fn)  # type: ignore[arg-type]
+                value = self.cache.cached(arg, fn, **limits)  # type: ignore[arg-type]
             elif how == VIEW:
-                value = self.cache.view(arg, fn)
+                value = self.cache.view(arg, fn, **limits)
             else:
                 value = self.cache.get(arg, self)
             if value is self or (value is None and fn is None):
                 value, code = None, records.MISS
         except goods.Failed as exc:
             value, code = exc, records.FAILURE
+        except WaitTimeout:
+            code = records.MISS
         except Interrupt:
             if not outer:
                 raise

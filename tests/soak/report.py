@@ -55,7 +55,7 @@ def table(
     row("resets refused (busy)", f"{counts['resets refused (busy)']:,}")
     row("hits, of them hot", f"{stats.hits + stats.hot_hits:,}", f"{stats.hot_hits:,}")
     row("computations", f"{stats.computations:,}", f"{counts['computations']:,} with those of bypasses, as noted")
-    row("waits", f"{stats.waits:,}")
+    row("waits", f"{stats.waits:,}", f"{stats.timeouts:,} until the call's timeout")
     row("failures, NoCache", f"{stats.failures:,}", f"{stats.uncached:,}")
     row("stale", f"{stats.stale:,}")
     row("interrupted calls", f"{counts['interrupted']:,}")
