@@ -100,7 +100,7 @@ T = TypeVar("T")
 
 logging.getLogger("coopshm").addHandler(logging.NullHandler())
 
-_lock = PerProcess(threading.RLock)
+_lock = PerProcess(lambda: threading.RLock())
 _configured: _config.Config | None = None
 _caches: dict[str, Cache] = {}
 

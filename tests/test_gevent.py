@@ -6,19 +6,15 @@ The patched programs run in processes of their own; each prints what the test co
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import textwrap
-import urllib.request
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import clean
-from tests.procs import WATCHDOG, Child, Tally
+from tests.procs import WATCHDOG, Child
 
 _BEGIN = """
 from gevent import monkey
@@ -271,53 +267,39 @@ def test_a_greenlet_that_is_killed_as_it_comes_to_lead_passes_on(settings, cache
     assert clean(c)
 
 
-_APP = """
-import json, os, time, coopshm
-coopshm.configure(json.loads(os.environ["SETTINGS"]))
-
-def application(environ, start_response):
-    def render():
-        with open(os.environ["TALLY"], "a") as file:
-            file.write(environ["PATH_INFO"] + "\\n")
-        time.sleep(0.05)
-        return b"page " + environ["PATH_INFO"].encode()
-
-    body = coopshm.cached("c", environ["PATH_INFO"], render)
-    start_response("200 OK", [("Content-Length", str(len(body)))])
-    return [body]
-"""
-
-
-def test_a_stampede_on_gunicorn_with_gevent_workers(settings, cache, tally: Tally, tmp_path: Path) -> None:
+def test_what_was_opened_before_gevent_patched_keeps_greenlets_apart(settings, cache) -> None:
+    """As in gunicorn's gevent worker, when its master has the cache or its post_fork hook opens it."""
     c = cache()
-    (tmp_path / "app.py").write_text(_APP)
-    log = tmp_path / "log"
-    with log.open("w") as file:
-        server = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "gunicorn", "-k", "gevent", "-w", "3", "-b", "127.0.0.1:0", "app"],
-            cwd=tmp_path,
-            env={**os.environ, "SETTINGS": json.dumps(settings()), "TALLY": str(tally.path)},
-            stderr=file,
-            start_new_session=True,
-        )
-    try:
-        while "Listening at: " not in (text := log.read_text()) or text.count("Booting worker") < 3:
-            assert server.poll() is None, text
-        address = text.partition("Listening at: ")[2].split()[0]
-        program = f"""
-        import urllib.request
-        def get(n):
-            return urllib.request.urlopen(f"{address}/{{n % 10}}").read().decode()
-        crew = [gevent.spawn(get, n) for n in range(200)]
-        gevent.joinall(crew)
-        print(json.dumps([greenlet.get() for greenlet in crew]))
-        """
-        assert finish(start(program, settings())) == [f"page /{n % 10}" for n in range(200)]
-        assert sorted(tally.items()) == [f"/{n}" for n in range(10)]
+    program = """
+        events = []
+        def hook(version):
+            events.append("hook begins")
+            gevent.sleep(0.02)
+            events.append("hook has run")
+        c.on_reset(hook)
+        c.cached("before", lambda: 1)
         c.reset()
-        assert urllib.request.urlopen(f"{address}/0").read() == b"page /0"
-        assert len(tally) == 11
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        events.clear()
+        monkey.patch_all()
+        coopshm.reset("c")
+
+        def ask(key):
+            c.cached(key, lambda: events.append("computes"))
+
+        events.clear()
+        other.reset()
+        gevent.joinall([gevent.spawn(ask, key) for key in range(3)])
+        print(json.dumps(events))
+        """
+    opened_first = _BEGIN.replace("monkey.patch_all()\n", "").replace("ticker = gevent.spawn(tick)", "")
+    opened_first += """
+other = coopshm.Cache(settings["namespace"], c._attachment.config)  # as another process
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", opened_first + textwrap.dedent(program), json.dumps(settings())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert finish(process) == ["hook begins", "hook has run", "computes", "computes", "computes"]
     assert clean(c)
