@@ -49,6 +49,8 @@ class Stats(NamedTuple):
         steals: times that the write lock was taken from a process that died.
         lost_outcomes: outcomes that were overwritten before all waiters had them.
         stranded_bytes: arena space lost until the next reset, since there were too many holes to remember.
+        stored: entries written, in all generations.
+        stored_bytes: bytes that they took.
         bypasses: calls answered without the cache, by cause.
     """
 
@@ -80,6 +82,8 @@ class Stats(NamedTuple):
     steals: int
     lost_outcomes: int
     stranded_bytes: int
+    stored: int
+    stored_bytes: int
     bypasses: Mapping[str, int]
 
 

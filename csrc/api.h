@@ -63,7 +63,9 @@ enum csm_stat {
     CSM_STAT_BYPASS_FULL, CSM_STAT_BYPASS_ITEMS, CSM_STAT_BYPASS_TOO_LARGE, CSM_STAT_BYPASS_NO_SPACE,
     CSM_STAT_BYPASS_LOCK, CSM_STAT_BYPASS_ROWS, CSM_STAT_BYPASS_FLIGHTS, CSM_STAT_BYPASS_SLOTS,
     CSM_STAT_BYPASS_WAITERS, CSM_STAT_BYPASS_FORKED, CSM_STAT_BYPASS_ENCODE, CSM_STAT_BYPASS_DECODE,
-    CSM_STAT_BYPASS_SEGMENT, CSM_STAT_BYPASS_TIMEOUT, CSM_STAT_TIMEOUTS, CSM_STATS
+    CSM_STAT_BYPASS_SEGMENT, CSM_STAT_BYPASS_TIMEOUT, CSM_STAT_TIMEOUTS,
+    CSM_STAT_STORED, CSM_STAT_STORED_BYTES, /* entries, and their bytes as memory_limit counts them */
+    CSM_STATS
 };
 
 /* ---- types -------------------------------------------------------------------------------------- */
@@ -84,6 +86,8 @@ typedef struct { /* the owner's proof; void after a reset, a takeover or a fork 
     uint64_t owner;
     uint64_t id;  /* of the cache */
     uint64_t pid; /* of the process that may use it */
+    uint64_t began_ns;
+    uint64_t former_pid; /* taken over (term is not 0): from which process */
     uint32_t term;
     uint32_t flight;
 } csm_ticket;
@@ -94,6 +98,7 @@ typedef struct { /* a place in the queue, filled by csm_claim, kept up to date b
     uint64_t owner;
     uint64_t parent;
     uint64_t parent_id;
+    uint64_t joined_ns;
     uint32_t flight;
     uint32_t node;
     uint64_t outcome_serial; /* set by CSM_OUTCOME: */
@@ -106,7 +111,7 @@ typedef struct { /* a place in the queue, filled by csm_claim, kept up to date b
 typedef struct { /* one attempt to get one key; all zero to begin with */
     csm_ticket ticket; /* held while ticket.serial is not 0: publish or abandon */
     csm_waiter waiter; /* queued while waiter.serial is not 0: wait on or leave */
-    uint64_t stalled_ns; /* waited for stopped holders of the write lock, so far */
+    uint64_t stalled_ns; /* waited for stopped holders of the write lock, so far; +1 when it was taken from a dead one */
 } csm_call;
 
 typedef struct {
@@ -125,20 +130,71 @@ typedef struct { /* a pinned, immutable value; lives until csm_view_release */
     uint32_t last_chunk;
 } csm_view;
 
+typedef struct { /* how long things took */
+    uint64_t total_ns, max_ns;
+    uint64_t buckets[17]; /* how many took no longer than csm_bucket_ns(i), and longer than that of i - 1 */
+} csm_durations;
+
 typedef struct { /* a consistent enough picture for people; see csm_info */
     uint64_t generation, memory_limit, max_items, segment_bytes, reserved_bytes, chunk_bytes;
     uint64_t bytes_used, entries, slots, flights, waiters, processes, observers;
     uint64_t pinned_chunks, chunks, chunks_entered, full, reset_at_ns, created_at_ns, destroyed;
     uint64_t rows_used, my_row;
     uint64_t flights_used; /* high-water mark: computations that there were at once, those of the dead included */
-    uint64_t stats[32];
+    uint64_t pinned_bytes;             /* of the pinned chunks */
+    uint64_t lock_pid, reset_lock_pid; /* the process that holds the write lock or the reset lock just now, 0: nobody */
+    uint64_t stats[48];
+    csm_durations compute; /* computations that were published or given up, those that came too late included */
+    csm_durations wait;    /* from joining a flight to leaving it */
 } csm_info;
 
 typedef struct {
-    uint64_t serial, started_ns, waiters, pid, alive;
+    uint64_t serial;
+    uint64_t started_ns;     /* by its present owner */
+    uint64_t waiters;
+    uint64_t pid;            /* of the owner */
+    uint64_t alive;          /* it lives, and has not given up */
+    uint64_t role;           /* its csm_role, 0 when it is dead */
+    uint64_t row;            /* its row */
+    uint64_t takeovers;      /* former owners that died */
+    uint64_t reserved_bytes; /* of the arena, for its value */
+    uint64_t parent_id;      /* the cache of the computation that it is a part of, 0: of none */
+    uint64_t parent_serial;  /* that one's serial there */
     uint32_t key_bytes; /* of the whole key; at most 96 are in `key` */
     unsigned char key[96];
 } csm_flight_info;
+
+typedef struct { /* a row that was ever used */
+    uint64_t row, alive;
+    uint64_t pid, role, since_ns; /* of who has it, or had it last; since_ns on the wall clock */
+    uint64_t view_pins, write_pins, pinned_chunks, pinned_bytes; /* 0 when it is dead */
+    uint64_t stats[48];
+    csm_durations compute, wait; /* of all that ever had the row, as `stats` */
+} csm_row_info;
+
+typedef struct {
+    uint64_t bytes;           /* the last chunk may be smaller than the others */
+    uint64_t entered;         /* 1: in use in this generation */
+    uint64_t allocated_bytes; /* in this generation: entries, reservations, and what is stranded */
+    uint64_t backed;          /* 1: its pages are there */
+    uint64_t view_pins, write_pins; /* of live processes */
+} csm_chunk_info;
+
+typedef struct { /* a computation that took long */
+    uint64_t ns;
+    uint64_t at_ns; /* when it ended, wall clock */
+    uint64_t generation;
+    uint64_t pid;
+    uint32_t key_bytes; /* of the whole key; at most 72 are in `key` */
+    unsigned char key[72];
+} csm_slow_info;
+
+typedef struct { /* who began the generation in force, and what was before */
+    uint64_t generation, at_ns; /* wall clock */
+    uint64_t pid, uid;
+    uint64_t version_bytes, former_bytes; /* former: 0 when it is not known any more */
+    char version[1024], former[1024];
+} csm_reset_info;
 
 /* ---- segment ------------------------------------------------------------------------------------ */
 
@@ -254,13 +310,33 @@ int csm_reset_commit(csm *h, const char *version, size_t version_bytes);
 /* Copies the current version (at most 1024 bytes) and its generation. */
 int csm_version(csm *h, char *buffer, size_t capacity, size_t *bytes, uint64_t *generation);
 
-/* 1 for the first caller in this generation, 0 for all others: who logs that the cache is full. */
+/* 1 for the first caller in this generation, 0 for all others: who logs that the cache is full; and who logs
+ * the reset (never of the generation that the segment began with). */
 int csm_warn_once(csm *h, uint64_t generation);
+int csm_tell_once(csm *h, uint64_t generation);
+
+/* Who reset, from what to what. */
+void csm_describe_reset(csm *h, csm_reset_info *out);
+
+/* How often this process took the write lock (lock 0) or the reset lock (1) from a dead process since it last asked; *pid is the
+ * last of them. */
+uint64_t csm_stolen(csm *h, int lock, uint64_t *pid);
 
 /* ---- looking on --------------------------------------------------------------------------------- */
 
 void csm_count(csm *h, int stat, uint64_t n);
+
+/* Upper bound of bucket `i` of a csm_durations; 0: it is the last, and has none. */
+uint64_t csm_bucket_ns(int i);
+
+/* What follows, up to csm_flights, takes no lock, and numbers of a busy cache may be of slightly different moments. */
 void csm_describe(csm *h, csm_info *out);
+
+/* The rows that were ever used, the chunks, the slowest computations that the rows remember (each process some; the slowest first).
+ * Return how many were written. */
+uint32_t csm_describe_rows(csm *h, csm_row_info *out, uint32_t capacity);
+uint32_t csm_describe_chunks(csm *h, csm_chunk_info *out, uint32_t capacity);
+uint32_t csm_slowest(csm *h, csm_slow_info *out, uint32_t capacity);
 
 /* Entries in commit order, from *cursor on, as records of (u32 key bytes, u32 format, u64 value bytes, key).
  * Returns the bytes written and moves *cursor; 0 at the end; CSM_STALE when `generation` has passed. */

@@ -58,12 +58,13 @@ static int back_range(csm *h, uint64_t first, uint64_t end) {
 /* What `backed` says when every page of the chunk is there. Not just 1: what said so wrongly would cost a SIGBUS, so a damaged word
  * must not be able to look like it. */
 static uint64_t backed_mark(csm *h, uint64_t chunk) { return (h->secret[0] + chunk * UINT64_C(0x9e3779b97f4a7c15)) | 1; }
+bool csm_arena_is_backed(csm *h, uint64_t chunk) { return csm_load_acquire(&h->chunks[chunk].backed) == backed_mark(h, chunk); }
 
 int csm_arena_back(csm *h, uint64_t extent) {
     uint64_t first = csm_extent_first(extent), end = csm_extent_end(extent);
     for (uint64_t chunk = csm_chunk_of(h, first); chunk <= csm_chunk_of(h, end - 1); chunk++) {
         struct csm_chunk *c = &h->chunks[chunk];
-        if (csm_load_acquire(&c->backed) == backed_mark(h, chunk)) continue;
+        if (csm_arena_is_backed(h, chunk)) continue;
         uint64_t from = chunk * h->chunk_granules, to = csm_min(from + h->chunk_granules, h->granules);
         /* The whole chunk, so that the next entries need no system call. Idempotent and it changes no byte that
          * somebody has written: two processes may do it at once, one may die half-way. */

@@ -33,6 +33,9 @@ void csm_arena_prepare_locked(struct csm_epoch *epoch);
  * CSM_OK or CSM_NO_SPACE. The caller pins the extent. */
 int csm_arena_back(csm *h, uint64_t extent);
 
+/* Does the chunk's mark say that its pages are there? */
+bool csm_arena_is_backed(csm *h, uint64_t chunk);
+
 /* Pins of this process. `pins` is view_pins or write_pins of the own row. */
 void csm_arena_pin(csm *h, uint32_t *pins, uint64_t first_granule, uint64_t granules);
 void csm_arena_unpin(csm *h, uint32_t *pins, uint32_t first_chunk, uint32_t last_chunk);

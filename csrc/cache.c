@@ -1,4 +1,4 @@
-/* cache.c: the rest of api.h: reading, resetting, looking on. The only file that combines the parts. */
+/* cache.c: the rest of api.h: reading, resetting. With describe.c, which only looks on, the only file that combines the parts. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -176,113 +176,7 @@ int csm_warn_once(csm *h, uint64_t generation) {
     return csm_load(&epoch->generation) == generation && csm_swap_if(&epoch->warned, 0, 1);
 }
 
-/* ---- looking on: no lock, and nobody is in anybody's way ---- */
-
-void csm_count(csm *h, int stat, uint64_t n) {
-    csm_process_enter(h); /* what is counted without a row is lost with the process; no row to be had: so be it */
-    if (stat >= 0 && stat < (int)CSM_STATS) csm_stat_add(h, (enum csm_stat)stat, n);
-}
-
-static void describe_rows(csm *h, csm_info *out) {
-    out->rows_used = csm_process_rows(h);
-    for (uint32_t row = 0; row < out->rows_used; row++) {
-        struct csm_row *r = &h->rows[row];
-        for (uint32_t i = 0; i < CSM_STAT_WORDS; i++) out->stats[i] += csm_load(&r->stats[i]);
-        if (!csm_process_row_held(h, row)) continue;
-        uint64_t role = csm_load(&r->role);
-        out->processes += role == CSM_APP;
-        out->observers += role == CSM_OBSERVER;
-    }
-    for (uint32_t i = 0; i < CSM_STAT_WORDS; i++) out->stats[i] += csm_load(&h->spare.stats[i]);
-}
-
-void csm_describe(csm *h, csm_info *out) {
-    memset(out, 0, sizeof *out);
-    struct csm_header *header = h->header;
-    uint64_t now = csm_load_acquire(&header->generation);
-    struct csm_epoch *epoch = csm_epoch_of(h, now);
-    out->generation = now;
-    out->memory_limit = h->geo.memory_limit;
-    out->max_items = h->geo.max_items;
-    out->segment_bytes = h->geo.mapped_bytes;
-    out->chunk_bytes = h->geo.chunk_bytes;
-    out->bytes_used = csm_load(&epoch->bytes_used);
-    out->entries = csm_load_acquire(&epoch->entries);
-    out->slots = h->geo.slots;
-    out->full = csm_load(&epoch->refused) != 0 || out->entries >= h->geo.max_items;
-    out->reset_at_ns = csm_load(&epoch->reset_at_ns);
-    out->created_at_ns = header->created_ns;
-    out->destroyed = (uint64_t)csm_destroyed(h);
-    out->my_row = csm_row(h);
-    struct stat st;
-    if (csm_process_stat(h, &st)) out->reserved_bytes = (uint64_t)st.st_blocks * 512;
-    out->flights_used = csm_min(csm_load(&header->flights_used), h->geo.flights);
-    for (uint32_t f = 0; f < out->flights_used; f++) {
-        uint64_t serial = csm_load_acquire(&h->flights[f].serial);
-        out->flights += serial && csm_flight_is_live(h, now, f, serial);
-    }
-    uint32_t nodes = csm_wait_nodes(h);
-    for (uint32_t node = 0; node < nodes; node++) {
-        uint64_t owner = csm_load(&h->nodes[node].owner);
-        out->waiters += owner && csm_wait_target(h, node) && csm_process_alive(h, owner);
-    }
-    out->chunks = h->geo.chunks;
-    for (uint64_t chunk = 0; chunk < h->geo.chunks; chunk++) {
-        out->pinned_chunks += csm_arena_is_pinned(h, chunk);
-        out->chunks_entered += csm_load(&h->chunks[chunk].entered) == now;
-    }
-    describe_rows(h, out);
-}
-
-int64_t csm_entries(csm *h, uint64_t generation, uint64_t *cursor, unsigned char *buffer, uint64_t capacity) {
-    uint64_t written = 0, end = csm_load_acquire(&csm_epoch_of(h, generation)->entries);
-    end = csm_min(end, csm_index_log_room(h));
-    if (csm_generation(h) != generation) return CSM_STALE;
-    for (end = csm_min(end, h->geo.max_items); *cursor < end; ++*cursor) {
-        struct csm_found found;
-        uint32_t key_bytes;
-        uint64_t slot = csm_load(&h->log[*cursor]) & UINT32_MAX;
-        if (!csm_index_entry(h, generation, slot, &found, &key_bytes)) continue; /* a new generation, or damage */
-        if (written + 16 + key_bytes > capacity) break;
-        uint32_t head[4] = {key_bytes, found.format, (uint32_t)found.value_bytes, (uint32_t)(found.value_bytes >> 32)};
-        memcpy(buffer + written, head, sizeof head);
-        const char *key = (const char *)buffer + written + 16;
-        csm_copy_racy(buffer + written + 16, h->arena + found.place * CSM_GRANULE + sizeof(struct csm_entry), key_bytes);
-        struct csm_found again;
-        if (!csm_index_find(h, generation, csm_hash(h->secret, key, key_bytes), key, key_bytes, &again) || again.slot != slot)
-            continue; /* a key that was damaged: nobody would find it, nor could decode it */
-        written += 16 + key_bytes;
-    }
-    return csm_generation(h) == generation ? (int64_t)written : CSM_STALE;
-}
-
-int csm_peek(csm *h, const char *key, size_t key_bytes, uint64_t *at, uint64_t *bytes, uint32_t *format) {
-    struct csm_found found;
-    uint64_t now = csm_load_acquire(&h->header->generation);
-    if (!csm_index_find(h, now, csm_hash(h->secret, key, key_bytes), key, key_bytes, &found)) return CSM_MISS;
-    *at = h->geo.arena_off + found.value_at;
-    *bytes = found.value_bytes;
-    *format = found.format;
-    return CSM_OK;
-}
-
-uint32_t csm_flights(csm *h, csm_flight_info *out, uint32_t capacity) {
-    uint64_t now = csm_load_acquire(&h->header->generation);
-    uint32_t n = 0, used = (uint32_t)csm_min(csm_load(&h->header->flights_used), h->geo.flights);
-    for (uint32_t f = 0; f < used && n < capacity; f++) {
-        struct csm_flight *flight = &h->flights[f];
-        uint64_t serial = csm_load_acquire(&flight->serial);
-        if (!serial || !csm_flight_is_live(h, now, f, serial)) continue;
-        csm_flight_info *i = &out[n];
-        *i = (csm_flight_info){.serial = serial,
-                               .started_ns = csm_load(&flight->started_ns),
-                               .waiters = csm_wait_count(h, csm_target(serial, f)),
-                               .pid = csm_load(&flight->pid),
-                               .alive = csm_flight_is_attended(h, f),
-                               .key_bytes = (uint32_t)csm_load(&flight->key_bytes)};
-        csm_copy_racy(i->key, flight->key, csm_min(i->key_bytes, CSM_KEY_PREVIEW));
-        csm_fence_acquire();
-        n += csm_load(&flight->serial) == serial; /* else it was reused while we copied */
-    }
-    return n;
+int csm_tell_once(csm *h, uint64_t generation) {
+    struct csm_epoch *epoch = csm_epoch_of(h, generation);
+    return csm_load(&epoch->generation) == generation && csm_swap_if(&epoch->told, 0, 1);
 }

@@ -49,6 +49,14 @@ struct csm {
     bool kept[CSM_MAX_CHUNKS]; /* chunks whose pins were kept for a child that got no row */
     uint64_t rows_known;       /* rows whose pages are there for certain: this process has made sure */
     uint64_t log_known;        /* bytes of the log, likewise */
+    struct {                   /* the computations that the row remembers, so that it is not asked; under `mutex` */
+        uint64_t ns, generation, hash;
+    } slow[CSM_SLOWEST];
+    uint64_t slow_of;          /* owner word of the row that they are of */
+    uint64_t slow_generation;  /* in which others are to be remembered, if they took longer than: */
+    uint64_t slow_least_ns;
+    uint64_t steals[2];        /* of the write lock, of the reset lock: since csm_stolen was last called */
+    uint64_t stolen_from[2];   /* pid of the last dead holder */
     uint64_t reaped_ns;        /* when this process last looked for flights of the dead */
     int child_fd;              /* between fork's prepare and child handlers */
     uint32_t child_row;

@@ -15,6 +15,7 @@
 #include "lock.h"
 #include "outcome.h"
 #include "process.h"
+#include "stats.h"
 #include "wait.h"
 
 /* A flight's first waiter looks after the owner this often: the contract promises a takeover within 20 ms. */
@@ -135,15 +136,17 @@ static int join_locked(csm *h, uint64_t generation, uint32_t f, uint64_t serial,
     /* SYNC join: who ends the flight does so under the lock, hence after this, and finds the node. SYNC edge: see cycle.c. */
     csm_store_seq(&h->nodes[node].target, csm_target(serial, f));
     *waiter = (csm_waiter){.generation = generation, .serial = serial, .owner = csm_self(h), .parent = asker.target,
-                           .parent_id = asker.id, .flight = f, .node = node};
+                           .parent_id = asker.id, .joined_ns = csm_now_ns(), .flight = f, .node = node};
     csm_stat_add(h, CSM_STAT_WAITS, 1);
     return CSM_JOINED;
 }
 
-static void own_locked(csm *h, uint64_t generation, uint32_t f, uint64_t serial, csm_ticket *ticket) {
+static void own_locked(csm *h, uint64_t generation, uint32_t f, uint64_t serial, uint64_t began_ns, uint64_t former_pid,
+                       csm_ticket *ticket) {
     struct csm_flight *flight = &h->flights[f];
-    *ticket = (csm_ticket){.generation = generation, .serial = serial, .owner = csm_self(h),
-                           .id = h->id, .pid = h->pid, .term = (uint32_t)csm_load(&flight->term), .flight = f};
+    *ticket = (csm_ticket){.generation = generation, .serial = serial, .owner = csm_self(h), .id = h->id, .pid = h->pid,
+                           .began_ns = began_ns, .former_pid = former_pid, .term = (uint32_t)csm_load(&flight->term),
+                           .flight = f};
     csm_stat_add(h, CSM_STAT_COMPUTATIONS, 1);
 }
 
@@ -153,7 +156,9 @@ static void take_over_locked(csm *h, uint64_t generation, uint32_t f, uint64_t s
     struct csm_flight *flight = &h->flights[f];
     csm_arena_return_locked(h, generation, flight);
     csm_outcome_void_locked(h, f, serial);
+    uint64_t now = csm_now_ns(), former_pid = csm_load(&flight->pid);
     csm_store(&flight->term, csm_load(&flight->term) + 1); /* voids the former owner's ticket, should it have given up */
+    csm_store(&flight->started_ns, now);
     csm_store(&flight->pid, h->pid);
     csm_store(&flight->sentinel, 0);
     set_asker(&flight->parent_id, &flight->parent, asker);
@@ -161,7 +166,7 @@ static void take_over_locked(csm *h, uint64_t generation, uint32_t f, uint64_t s
     csm_store_release(&flight->owner, csm_self(h));
     csm_store_release(&flight->given_up, 0);
     csm_stat_add(h, CSM_STAT_TAKEOVERS, 1);
-    own_locked(h, generation, f, serial, ticket);
+    own_locked(h, generation, f, serial, now, former_pid, ticket);
 }
 
 static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_hash hash, const void *key,
@@ -172,7 +177,7 @@ static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_h
         return CSM_AGAIN; /* slots were vacated: the place found before may not be the right one any more */
     }
     struct csm_flight *flight = &h->flights[f];
-    uint64_t serial = csm_load(&h->header->next_serial);
+    uint64_t serial = csm_load(&h->header->next_serial), now = csm_now_ns();
     if (serial == 0 || serial >> 48) serial = 1; /* 48 bits: at a million a second, nine years without a restart */
     csm_store(&h->header->next_serial, serial + 1);
     csm_store(&flight->serial, 0); /* until it is complete */
@@ -185,7 +190,7 @@ static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_h
     csm_store(&flight->reserved, 0);
     csm_store(&flight->waiters, 0);
     csm_store(&flight->sentinel, 0);
-    csm_store(&flight->started_ns, csm_now_ns());
+    csm_store(&flight->started_ns, now);
     csm_store(&flight->pid, h->pid);
     csm_store(&flight->key_bytes, key_bytes);
     set_asker(&flight->parent_id, &flight->parent, asker);
@@ -193,7 +198,7 @@ static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_h
     csm_store_release(&flight->serial, serial);
     CSM_CRASH_POINT("claim: recorded");
     csm_index_occupy_locked(h, generation, slot, hash, f); /* the commit */
-    own_locked(h, generation, f, serial, ticket);
+    own_locked(h, generation, f, serial, now, 0, ticket);
     return CSM_OWNER;
 }
 
@@ -258,6 +263,7 @@ static void leave(csm *h, csm_waiter *w) {
     if (w->owner != csm_self(h) || w->node >= h->geo.nodes || w->flight >= h->geo.flights) return; /* a parent's, before a fork */
     csm_swap_if(&h->flights[w->flight].sentinel, w->node + 1, 0);
     csm_wait_node_drop(h, w->node);
+    csm_stats_waited(h, w);
 }
 
 static int finish_wait(csm *h, csm_waiter *w) {

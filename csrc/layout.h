@@ -34,7 +34,7 @@
 #include <stdint.h>
 
 #define CSM_MAGIC UINT64_C(0x314d4853504f4f43) /* "COOPSHM1", little-endian */
-#define CSM_LAYOUT_VERSION 3u
+#define CSM_LAYOUT_VERSION 4u
 
 #define CSM_GRANULE 16u           /* arena space is counted in granules */
 #define CSM_PAGE 4096u
@@ -54,7 +54,10 @@
 #define CSM_VERSION_BYTES 1024u
 #define CSM_KEY_PREVIEW 96u
 #define CSM_PROBES 1024u /* at 80 % load linear probing's longest run for 10^7 keys is about 700 */
-#define CSM_STAT_WORDS 32u
+#define CSM_STAT_WORDS 48u
+#define CSM_BUCKETS 17u           /* of a distribution of times; the last one has no upper bound */
+#define CSM_SLOWEST 8u            /* computations that a row remembers */
+#define CSM_SLOW_KEY 72u
 #define CSM_ALIGN_LARGE 64u       /* arrays in large values start on a cache line */
 #define CSM_LARGE 4096u
 
@@ -151,12 +154,35 @@ struct csm_epoch {
     uint64_t refused;         /* L  smallest extent refused, 0 none: do not search again at once */
     uint64_t refused_ns;      /* L */
     uint64_t warned;          /* A  0 -> 1 */
-    uint64_t reset_at_ns;     /* L  wall clock, for people */
+    uint64_t told;            /* A  0 -> 1: somebody has logged the reset */
+    uint64_t reset_at_ns;     /* L  wall clock, for people; and who began this generation: */
+    uint64_t reset_pid;       /* L */
+    uint64_t reset_uid;       /* L */
     uint64_t version_bytes;   /* L */
     uint64_t config_bytes;    /* L */
     unsigned char version[CSM_VERSION_BYTES]; /* L  canonical JSON */
     unsigned char config[CSM_VERSION_BYTES];  /* L  the configured version last seen */
     uint64_t holes[CSM_HOLES];                /* L  free extents behind the run */
+};
+
+/* How long things took. A kill between the additions leaves out one time, of one of them. */
+struct csm_times {
+    uint64_t total_ns;
+    uint64_t max_ns;
+    uint64_t buckets[CSM_BUCKETS]; /* how many took so long; see csm_bucket_ns */
+};
+
+/* A computation that took long. `seal` is a hash of the rest: a record that is just being written, that a killed process has
+ * half written, or that was damaged, does not open, so nobody has to look in any order. */
+struct csm_slow {
+    uint64_t seal;
+    uint64_t ns;         /* 0: none */
+    uint64_t at_ns;      /* wall clock, when it ended */
+    uint64_t generation;
+    uint64_t hash;       /* of the key */
+    uint64_t pid;
+    uint64_t key_bytes;  /* of the whole key */
+    unsigned char key[CSM_SLOW_KEY];
 };
 
 struct csm_row {              /* one page */
@@ -165,10 +191,14 @@ struct csm_row {              /* one page */
     uint64_t role;            /* R  csm_role */
     uint64_t since_ns;        /* R  wall clock */
     uint64_t pad[4];
-    uint64_t stats[CSM_STAT_WORDS];         /* R  never cleared: they outlive the process */
+    uint64_t stats[CSM_STAT_WORDS];         /* R  never cleared: they outlive the process. So do these: */
+    struct csm_times compute;               /* R */
+    struct csm_times wait;                  /* R */
+    struct csm_slow slow[CSM_SLOWEST];      /* R */
     uint32_t view_pins[CSM_MAX_CHUNKS];     /* R  by views; inherited by a forked child */
     uint32_t write_pins[CSM_MAX_CHUNKS];    /* R  by publishing threads; not inherited */
-    unsigned char rest[CSM_PAGE - 64 - 8 * CSM_STAT_WORDS - 8 * CSM_MAX_CHUNKS];
+    unsigned char rest[CSM_PAGE - 64 - 8 * CSM_STAT_WORDS - 2 * sizeof(struct csm_times) -
+                       CSM_SLOWEST * sizeof(struct csm_slow) - 8 * CSM_MAX_CHUNKS];
 };
 
 struct csm_geometry {         /* C  all of it follows from the settings; attachers compute it anew and compare */
@@ -220,14 +250,19 @@ CSM_AT(csm_header, reset_lock, 384);
 CSM_AT(csm_header, next_serial, 448);
 CSM_AT(csm_header, epoch, 512);
 CSM_AT(csm_row, stats, 64);
-CSM_AT(csm_row, view_pins, 320);
-CSM_AT(csm_row, write_pins, 1344);
+CSM_AT(csm_row, compute, 448);
+CSM_AT(csm_row, wait, 600);
+CSM_AT(csm_row, slow, 752);
+CSM_AT(csm_row, view_pins, 1776);
+CSM_AT(csm_row, write_pins, 2800);
+CSM_AT(csm_row, rest, 3824);
 CSM_AT(csm_node, u, 32);
 _Static_assert(sizeof(struct csm_slot) == 32, "slot");
 _Static_assert(sizeof(struct csm_entry) == CSM_GRANULE, "entry");
 _Static_assert(sizeof(struct csm_flight) == 256, "flight");
 _Static_assert(sizeof(struct csm_node) == 64, "node");
 _Static_assert(sizeof(struct csm_outcome) == 64, "outcome");
+_Static_assert(sizeof(struct csm_slow) == 128, "slow");
 _Static_assert(sizeof(struct csm_row) == CSM_PAGE, "row");
 _Static_assert(sizeof(sem_t) <= 32, "sem_t");
 _Static_assert(sizeof(uint64_t) == sizeof(void *), "coopshm needs a 64-bit platform");

@@ -28,7 +28,13 @@ bool csm_lock_try(csm *h, uint64_t *word, bool *stolen) {
     if (holder == 0) return csm_swap_if(word, 0, self);
     bool nonsense = holder >> CSM_OWNER_BITS; /* its holder could not release it */
     if (!nonsense && csm_process_alive(h, holder)) return false;
+    uint64_t pid = csm_process_pid(h, holder);
     *stolen = csm_swap_if(word, holder, self);
+    if (*stolen) {
+        int lock = word == &h->header->reset_lock;
+        csm_store(&h->stolen_from[lock], pid);
+        csm_add(&h->steals[lock], 1);
+    }
     return *stolen;
 }
 
@@ -48,6 +54,11 @@ int csm_lock_once(csm *h) {
     bool stolen;
     if (code != CSM_OK) return code;
     return csm_lock_try(h, &h->header->write_lock, &stolen) ? locked(h, stolen) : CSM_BUSY;
+}
+
+uint64_t csm_stolen(csm *h, int lock, uint64_t *pid) {
+    *pid = csm_load(&h->stolen_from[lock == 1]);
+    return __atomic_exchange_n(&h->steals[lock == 1], 0, __ATOMIC_RELAXED);
 }
 
 int csm_lock(csm *h) {
@@ -71,6 +82,7 @@ int csm_lock_within(csm *h, uint64_t *stalled_ns) {
         if (csm_lock_try(h, word, &stolen)) {
             uint64_t waited = csm_now_ns() - since;
             if (waited > STALL_NS) *stalled_ns += waited;
+            *stalled_ns += stolen; /* so that who looks at what was spent learns of it */
             return locked(h, stolen);
         }
         uint64_t now = csm_now_ns(), turn = csm_load(&h->header->lock_turns), waited = now - since;

@@ -17,6 +17,8 @@
 #endif
 #include "process.h"
 
+#include "stats.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -69,6 +71,14 @@ bool csm_process_alive(csm *h, uint64_t owner) {
     if ((csm_load_acquire(&h->rows[row].incarnation) & CSM_INCARNATION_MASK) != (owner & CSM_INCARNATION_MASK))
         return false;
     return row != csm_row(h) && csm_process_row_held(h, (uint32_t)row);
+}
+
+uint64_t csm_process_pid(csm *h, uint64_t owner) {
+    uint64_t row = ((owner & ((UINT64_C(1) << CSM_OWNER_BITS) - 1)) >> 40) - 1;
+    if (row >= csm_process_rows(h)) return 0;
+    uint64_t pid = csm_load(&h->rows[row].pid);
+    csm_fence_acquire();
+    return (csm_load(&h->rows[row].incarnation) & CSM_INCARNATION_MASK) == (owner & CSM_INCARNATION_MASK) ? pid : 0;
 }
 
 /* The row's lock went with the descriptor. Nothing is stored in the row any more: it may be another process's. A critical section
@@ -167,10 +177,7 @@ int csm_process_enter(csm *h) {
             uint64_t self = take_over_row(h, h->fd, row);
             csm_store(&h->row, row);
             csm_store_release(&h->mine, &h->rows[row]);
-            for (uint32_t i = 0; i < CSM_STAT_WORDS; i++) {
-                uint64_t early = __atomic_exchange_n(&h->spare.stats[i], 0, __ATOMIC_RELAXED);
-                csm_add(&h->rows[row].stats[i], early);
-            }
+            csm_stats_move(&h->spare, &h->rows[row]);
             csm_store_release(&h->self, self);
         }
     }

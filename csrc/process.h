@@ -26,6 +26,9 @@ void csm_process_join(csm *h, uint64_t role);
 /* Is `owner` (an owner word) a process that still lives? Nonsense counts as dead. */
 bool csm_process_alive(csm *h, uint64_t owner);
 
+/* The pid that the row of `owner` names, 0 when that one has no row any more. For people. */
+uint64_t csm_process_pid(csm *h, uint64_t owner);
+
 /* Is row `row` held, by whatever incarnation? */
 bool csm_process_row_held(csm *h, uint32_t row);
 

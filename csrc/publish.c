@@ -17,6 +17,7 @@
 #include "index.h"
 #include "lock.h"
 #include "outcome.h"
+#include "stats.h"
 #include "wait.h"
 
 /* ---- the ticket ---- */
@@ -67,17 +68,19 @@ static void finish_locked(csm *h, const csm_ticket *t, bool wake) {
     if (wake) csm_wait_wake(h, csm_target(t->serial, t->flight));
 }
 
-/* The ticket is copied and spent first: whatever happens next, it is not used twice. */
-static csm_call spend(csm_call *call) {
+/* The ticket is copied and spent first: whatever happens next, it is not used twice. And the computation has taken its time, whatever
+ * becomes of the ticket. */
+static csm_call spend(csm *h, csm_call *call, const void *key, size_t key_bytes) {
     csm_call copy = *call;
     call->ticket.serial = 0;
+    if (copy.ticket.serial && copy.ticket.owner == csm_self(h)) csm_stats_computed(h, &copy.ticket, key, key_bytes);
     return copy;
 }
 
 /* ---- abandon ---- */
 
 int csm_abandon(csm *h, csm_call *call) {
-    csm_call spent = spend(call);
+    csm_call spent = spend(h, call, NULL, 0);
     const csm_ticket *t = &spent.ticket;
     uint64_t slot;
     int code = lock_for(h, &spent, &slot);
@@ -171,6 +174,8 @@ static int publish_entry_locked(csm *h, csm_call *call, uint64_t slot, uint64_t 
         bool wake = csm_load(&flight->waiters);
         csm_index_commit_locked(h, t->generation, entries, slot, place,
                                 csm_meta(bytes, (uint32_t)format, (uint32_t)key_bytes)); /* the commit */
+        csm_stat_add(h, CSM_STAT_STORED, 1);
+        csm_stat_add(h, CSM_STAT_STORED_BYTES, csm_extent_granules(extent) * CSM_GRANULE);
         finish_locked(h, t, wake);
     }
     csm_arena_unpin(h, pins, (uint32_t)csm_chunk_of(h, place), (uint32_t)csm_chunk_of(h, csm_extent_end(extent) - 1));
@@ -194,7 +199,7 @@ int csm_publish(csm *h, csm_call *call, const char *key, size_t key_bytes, int k
     uint64_t bytes = 0;
     for (size_t i = 0; i < n; i++) bytes += pieces[i].bytes;
     if (format < 0 || (uint32_t)format > CSM_MAX_FORMAT || key_bytes > CSM_MAX_KEY) return CSM_INVALID;
-    csm_call spent = spend(call);
+    csm_call spent = spend(h, call, key, key_bytes);
     const csm_ticket *t = &spent.ticket;
     uint64_t slot, extent;
     int code = lock_for(h, &spent, &slot);

@@ -150,6 +150,9 @@ static int create(csm *h, int fd, const csm_settings *settings) {
     struct csm_epoch *epoch = &header->epoch[1];
     epoch->generation = 1;
     epoch->reset_at_ns = header->created_ns;
+    epoch->told = 1; /* it was no reset */
+    epoch->reset_pid = (uint64_t)getpid();
+    epoch->reset_uid = (uint64_t)geteuid();
     epoch->version[0] = '1';
     epoch->version_bytes = 1;
     header->magic = CSM_MAGIC;
@@ -288,8 +291,11 @@ void csm_segment_flip_locked(csm *h, const void *version, size_t version_bytes, 
     csm_store(&epoch->bytes_used, 0);
     csm_store(&epoch->next_bytes_used, 0);
     csm_store(&epoch->warned, 0);
+    csm_store(&epoch->told, 0);
     csm_store(&header->flight_hint, 0); /* those of the old generation are free again */
     csm_store(&epoch->reset_at_ns, csm_wall_ns());
+    csm_store(&epoch->reset_pid, h->pid);
+    csm_store(&epoch->reset_uid, (uint64_t)geteuid());
     uint64_t n = csm_min(version_bytes, CSM_VERSION_BYTES);
     csm_store(&epoch->version_bytes, n);
     csm_fill_racy(epoch->version, version, n);

@@ -14,7 +14,7 @@ from coopshm._segment import ffi, lib
 
 NO_ROW = 0xFFFFFFFF
 _WRITE_LOCK, _ROWS_OFF = 320, 64 + 14 * 8
-_ROW_BYTES, _VIEW_PINS, _CHUNKS = 4096, 320, 256
+_ROW_BYTES, _VIEW_PINS, _CHUNKS = 4096, 1776, 256
 
 
 def memory(cache: coopshm.Cache) -> Any:

@@ -30,7 +30,7 @@ KEYS = 40
 _GEOMETRY = struct.Struct("<18Q")
 _SLOT = struct.Struct("<4Q")
 _FULL = 3  # the state of a slot
-_HEADER, _EPOCHS, _EPOCH = 8896, 512, 4192
+_HEADER, _EPOCHS, _EPOCH = 8944, 512, 4216
 _CHUNK, _FLIGHT, _NODE, _OUTCOME, _ROW = 16, 256, 64, 64, 4096
 _GENERATION, _WRITE_LOCK, _NEXT_SERIAL = 256, 320, 448
 
@@ -84,7 +84,7 @@ def noticeable(victim: Victim, chance: random.Random) -> int | None:
             at = chance.randrange(_GENERATION, _EPOCHS, 8)
             return None if at in (_GENERATION, _WRITE_LOCK, _NEXT_SERIAL) else at
         case 1:  # not run, holes_used, holes
-            inside = chance.choice([0, *range(16, 40, 8), *range(48, 96, 8)])
+            inside = chance.choice([0, *range(16, 40, 8), *range(48, 120, 8)])
             return _EPOCHS + chance.randrange(2) * _EPOCH + inside
         case 2:  # backed
             return victim.chunks_at + chance.randrange(victim.chunks) * _CHUNK + 8
@@ -98,7 +98,7 @@ def noticeable(victim: Victim, chance: random.Random) -> int | None:
         case 6:
             return victim.slots_at + victim.some_slot(chance) * _SLOT.size + chance.randrange(0, _SLOT.size, 8)
         case _:  # not the incarnation, not pins
-            return victim.rows_at + chance.randrange(WORKERS) * _ROW + chance.randrange(8, 320, 8)
+            return victim.rows_at + chance.randrange(WORKERS) * _ROW + chance.randrange(8, 1776, 8)
 
 
 def anything(victim: Victim, chance: random.Random) -> int | None:

@@ -79,7 +79,7 @@ static struct part some_part(const struct life *l, struct feed *feed) {
     uint64_t epoch = offsetof(struct csm_header, epoch) + (l->calls[0].ticket.generation & 1) * sizeof(struct csm_epoch);
     switch (feed_below(feed, 14)) {
     case 0: return (struct part){0, 64, 8};
-    case 1: return (struct part){epoch, 12, 8};
+    case 1: return (struct part){epoch, offsetof(struct csm_epoch, version) / 8, 8};
     case 11: return (struct part){epoch + offsetof(struct csm_epoch, holes), 4, 8};
     case 12: return (struct part){offsetof(struct csm_header, epoch), 2, sizeof(struct csm_epoch)};
     case 2: return (struct part){geo->chunks_off, geo->chunks, sizeof(struct csm_chunk)};

@@ -15,7 +15,8 @@ const char *const script_names[OPS] = {
     [OP_WAIT_LEAVE] = "leave the queue", [OP_RESET_LOCK] = "reset lock", [OP_RESET_COMMIT] = "reset commit",
     [OP_ENTRIES] = "entries", [OP_FLIGHTS] = "flights", [OP_DESCRIBE] = "describe", [OP_VERIFY] = "verify",
     [OP_VERSION] = "version", [OP_WARN_ONCE] = "warn once", [OP_LINKED] = "linked", [OP_IN_USE] = "in use", [OP_COUNT] = "count",
-    [OP_CYCLE_CHECK] = "cycle check", [OP_CHAIN] = "chain of a cycle", [OP_LEAVE] = "leave", [OP_DESTROY] = "destroy"};
+    [OP_CYCLE_CHECK] = "cycle check", [OP_CHAIN] = "chain of a cycle", [OP_LEAVE] = "leave", [OP_DESTROY] = "destroy",
+    [OP_ROWS] = "rows", [OP_CHUNKS] = "chunks", [OP_SLOWEST] = "slowest", [OP_RESET_INFO] = "last reset", [OP_STOLEN] = "stolen"};
 
 const char *script_outcome_name(int outcome) {
     static const char *const codes[] = {
@@ -187,6 +188,39 @@ static void go_on(struct script *s) {
 
 /* ---- looking on */
 
+/* Was a computation of this key ever published? A record that says something else must not open. */
+static bool is_some_key(const unsigned char *key, uint32_t bytes) {
+    static const char *const others[] = {"owned", "other", "dead", "read", "hole"};
+    char room[KEY_ROOM];
+    for (uint32_t n = 0; n < LIFE_KEYS; n++)
+        if (bytes == strlen(key_of(n, room)) && memcmp(key, room, bytes) == 0) return true;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (bytes == strlen(others[i]) && memcmp(key, others[i], bytes) == 0) return true;
+    return false;
+}
+
+static void look_closely(struct script *s) {
+    uint32_t n, capacity = (uint32_t)feed_below(&s->feed, 20);
+    csm_row_info rows[20];
+    CALL(OP_ROWS, some(n = csm_describe_rows(s->h, rows, capacity)));
+    CHECK(n <= capacity);
+    for (uint32_t i = 0; i < n; i++) CHECK(rows[i].pinned_bytes <= s->h->geo.memory_limit);
+    csm_chunk_info chunks[20];
+    CALL(OP_CHUNKS, some(n = csm_describe_chunks(s->h, chunks, capacity)));
+    CHECK(n <= capacity);
+    for (uint32_t i = 0; i < n; i++) CHECK(chunks[i].allocated_bytes <= chunks[i].bytes);
+    csm_slow_info slow[20];
+    CALL(OP_SLOWEST, some(n = csm_slowest(s->h, slow, capacity)));
+    CHECK(n <= capacity);
+    for (uint32_t i = 0; i < n; i++) CHECK(is_some_key(slow[i].key, slow[i].key_bytes));
+    csm_reset_info reset;
+    CALL_VOID(OP_RESET_INFO, csm_describe_reset(s->h, &reset));
+    CHECK(reset.version_bytes <= sizeof reset.version && reset.former_bytes <= sizeof reset.former);
+    uint64_t pid;
+    CALL(OP_STOLEN, some((int64_t)csm_stolen(s->h, (int)feed_below(&s->feed, 2), &pid)));
+    csm_tell_once(s->h, csm_generation(s->h));
+}
+
 static void look_on(struct script *s) {
     unsigned char buffer[CAPACITY];
     char report[512] = "";
@@ -218,6 +252,7 @@ static void look_on(struct script *s) {
     CALL(OP_LINKED, some(csm_linked(s->h)));
     CALL(OP_IN_USE, some(csm_in_use_by_others(s->h)));
     CALL_VOID(OP_COUNT, csm_count(s->h, (int)feed_below(&s->feed, CSM_STATS), 1));
+    look_closely(s);
 }
 
 static void reset(struct script *s) {
