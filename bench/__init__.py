@@ -9,6 +9,7 @@ text stands above the figures in the results, too.
     index         look-ups in C in a nearly full index, and among ten million entries
     instructions  the same in instructions, which no other load on the machine disturbs
     stampede      64 processes ask for a cold key: how often is it computed, how soon do all have it?
+    stall         1,000 tasks ask at once in each process: for how long does an event loop stand still?
     takeover      the process that computes is killed: how soon does a waiter compute in its place?
     reset         what does a reset cost, by the number of entries?
     scaling       how many hits a second do 1, 2, 4, 8 processes and threads get?

@@ -31,6 +31,7 @@ QUESTIONS = {
     "index": 0.0,
     "instructions": 0.0,
     "stampede": 40.0,
+    "stall": 20.0,
     "takeover": 40.0,
     "reset": 30.0,
     "scaling": 80.0,

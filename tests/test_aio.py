@@ -1,10 +1,11 @@
-"""asyncio: one computation, no blocked event loop, and a cancellation that harms nobody."""
+"""asyncio: one computation, no blocked event loop, and a cancellation that harms nobody. Under uvloop, too."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
@@ -13,23 +14,26 @@ import pytest
 import coopshm
 from coopshm import aio
 from tests.conftest import clean
-from tests.procs import WATCHDOG, Child, Tally, run
+from tests.loops import go, loop, until
+from tests.procs import Child, Tally, run
+
+__all__ = ["loop"]  # the fixture: every test runs on each kind of event loop
 
 
-def go(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    async def watched() -> Any:
-        return await asyncio.wait_for(main(), WATCHDOG)
+def together(c: coopshm.Cache, fn: Callable[[int], Awaitable[Any]], tasks: int = 50) -> tuple[list[Any], int]:
+    """What tasks get that ask for "k" at the same time, exceptions as well, and how often `fn` was called: with 1 at
+    first, then 2, and so on."""
+    calls = itertools.count(1)
 
-    return asyncio.run(watched())
+    async def main() -> list[Any]:
+        asked = (c.acached("k", lambda: fn(next(calls))) for _ in range(tasks))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    return go(main), next(calls) - 1
 
 
 async def _fail() -> Any:
     pytest.fail("stored values are not computed")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 # ---- one computation
@@ -59,7 +63,7 @@ def _waiting_threads() -> int:
     return sum(thread.name.startswith("coopshm-wait") for thread in threading.enumerate())
 
 
-def _hold(conn: Any, settings: Any, keys: int) -> int:
+def _hold(conn: Any, settings: Any, keys: int, loop: str = "asyncio") -> int:
     """Own keys until told to publish."""
     coopshm.configure(settings)
 
@@ -79,7 +83,7 @@ def _hold(conn: Any, settings: Any, keys: int) -> int:
 
         return sum(await asyncio.gather(*(coopshm.acached("c", n, lambda n=n: fn(n)) for n in range(keys))))
 
-    return int(go(main))
+    return int(go(main, loop))
 
 
 def test_a_thousand_tasks_that_wait_for_another_process_cost_one_thread(settings, cache) -> None:
@@ -89,7 +93,7 @@ def test_a_thousand_tasks_that_wait_for_another_process_cost_one_thread(settings
 
     async def main() -> None:
         tasks = [asyncio.create_task(c.acached(0, _fail)) for _ in range(1000)]
-        await until(lambda: c.stats().waiters > 0)
+        await until(lambda: c.stats().waiters > 0 and _waiting_threads() > 0)
         await asyncio.sleep(0)
         assert c.stats().waiters == 1
         assert _waiting_threads() == 1
@@ -119,7 +123,7 @@ def test_many_keys_of_another_process_cost_a_bounded_number_of_threads(settings,
     assert clean(c)
 
 
-def _stampede(index: int, settings: Any, tally: Tally) -> list[int]:
+def _stampede(index: int, settings: Any, tally: Tally, loop: str) -> list[int]:
     coopshm.configure(settings)
 
     async def main() -> list[int]:
@@ -140,12 +144,12 @@ def _stampede(index: int, settings: Any, tally: Tally) -> list[int]:
         await asyncio.gather(*in_threads)
         return await asyncio.gather(*tasks)
 
-    return list(go(main))
+    return list(go(main, loop))
 
 
-def test_processes_tasks_and_threads_compute_each_key_once(settings, cache, tally) -> None:
+def test_processes_tasks_and_threads_compute_each_key_once(settings, cache, tally, loop) -> None:
     c = cache()
-    assert run(4, _stampede, settings(), tally) == [[n % 20 for n in range(400)]] * 4
+    assert run(4, _stampede, settings(), tally, loop) == [[n % 20 for n in range(400)]] * 4
     assert sorted(tally.items(), key=int) == [str(n) for n in range(20)]
     assert clean(c)
 
@@ -155,44 +159,32 @@ def test_processes_tasks_and_threads_compute_each_key_once(settings, cache, tall
 
 def test_a_failure_reaches_all_who_wait_and_is_not_stored(cache) -> None:
     c = cache()
-    calls = 0
 
-    async def main() -> None:
-        async def fn() -> Any:
-            nonlocal calls
-            calls += 1
-            await asyncio.sleep(0.01)
-            raise LookupError("no such product", calls)
+    async def fn(call: int) -> Any:
+        await asyncio.sleep(0.01)
+        raise LookupError("no such product", call)
 
-        found = await asyncio.gather(*(c.acached("k", fn) for _ in range(50)), return_exceptions=True)
-        assert [type(exc) for exc in found] == [LookupError] * 50
-        assert {exc.args for exc in found if isinstance(exc, LookupError)} == {("no such product", 1)}
-        assert len({id(exc) for exc in found}) == 50, "each has an exception, with a traceback, of its own"
-        with pytest.raises(LookupError):
-            await c.acached("k", fn)
-
-    go(main)
-    assert calls == 2
+    found, calls = together(c, fn)
+    assert [type(exc) for exc in found] == [LookupError] * 50
+    assert {exc.args for exc in found} == {("no such product", 1)}
+    assert len({id(exc) for exc in found}) == 50, "each has an exception, with a traceback, of its own"
+    assert calls == 1
+    (again,), calls = together(c, fn, 1)
+    assert (type(again), calls) == (LookupError, 1)
     assert clean(c)
 
 
 @pytest.mark.parametrize("limit", ["4 MiB", "64 KiB"])
 def test_what_is_not_stored_reaches_all_who_wait(cache, limit) -> None:
     c = cache(memory_limit=limit)
-    calls = 0
 
-    async def main() -> None:
-        async def fn() -> Any:
-            nonlocal calls
-            calls += 1
-            await asyncio.sleep(0.01)
-            return coopshm.NoCache([1, 2]) if limit == "4 MiB" else [b"x" * 100_000]
+    async def fn(call: int) -> Any:
+        await asyncio.sleep(0.01)
+        return coopshm.NoCache([1, 2]) if limit == "4 MiB" else [b"x" * 100_000]
 
-        found = await asyncio.gather(*(c.acached("k", fn) for _ in range(50)))
-        assert all(value == found[0] for value in found)
-        assert len({id(value) for value in found}) == 50, "what one changes does not show in another's"
-
-    go(main)
+    found, calls = together(c, fn)
+    assert all(value == found[0] for value in found)
+    assert len({id(value) for value in found}) == 50, "what one changes does not show in another's"
     assert calls == 1
     assert clean(c)
 
@@ -316,19 +308,13 @@ def test_timeouts_of_asyncio_work(cache) -> None:
 
 def test_a_reset_during_a_computation_has_it_done_again(cache) -> None:
     c = cache()
-    calls = 0
 
-    async def main() -> None:
-        async def fn() -> int:
-            nonlocal calls
-            calls += 1
-            if calls == 1:
-                await asyncio.to_thread(c.reset)
-            return calls
+    async def fn(call: int) -> int:
+        if call == 1:
+            await asyncio.to_thread(c.reset)
+        return call
 
-        assert set(await asyncio.gather(*(c.acached("k", fn) for _ in range(20)))) == {2}
-
-    go(main)
+    assert together(c, fn) == ([2] * 50, 2)
     assert clean(c)
 
 
@@ -371,61 +357,4 @@ def test_a_cycle_of_tasks_is_told(cache) -> None:
             await c.acached("self", itself)
 
     go(main)
-    assert clean(c)
-
-
-# ---- the event loop
-
-
-def test_the_event_loop_turns_while_the_write_lock_is_held_by_a_stopped_process(settings, cache) -> None:
-    """The loop is blocked neither by a lock nor by a hook: it turns while both are waited for."""
-    c = cache()
-    hooked, go_on = threading.Event(), threading.Event()
-
-    def hook(_: object) -> None:
-        hooked.set()
-        assert go_on.wait(WATCHDOG)
-
-    c.on_reset(hook)
-    resetter = threading.Thread(target=coopshm.Cache.reset, args=(c,))
-
-    async def main() -> None:
-        resetter.start()
-        await until(hooked.is_set)
-
-        async def fn() -> str:
-            return "v"
-
-        task = asyncio.create_task(c.acached("k", fn))
-        for _ in range(100):
-            await asyncio.sleep(0.001)  # it turns
-        assert not task.done(), "a call waits for the hook"
-        go_on.set()
-        assert await task == "v"
-
-    go(main)
-    resetter.join()
-    assert clean(c)
-
-
-def test_several_event_loops_in_threads(cache) -> None:
-    c = cache()
-    calls: list[int] = []
-    results: list[Any] = []
-
-    async def fn() -> str:
-        calls.append(1)
-        await asyncio.sleep(0.02)
-        return "v"
-
-    async def main() -> None:
-        results.extend(await asyncio.gather(*(c.acached("k", fn) for _ in range(20))))
-
-    loops = [threading.Thread(target=go, args=(main,)) for _ in range(5)]
-    for loop in loops:
-        loop.start()
-    for loop in loops:
-        loop.join(WATCHDOG)
-    assert results == ["v"] * 100
-    assert len(calls) == 1
     assert clean(c)
