@@ -6,6 +6,7 @@ attaches: which object it accepts, and which it replaces because nobody uses it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +34,13 @@ from .versions import decode_version
 ROWS: Final = 1024
 FLIGHTS: Final = 1024
 NODES: Final = 2048
+
+#: Parts that an arena is divided into, at most; and how many of the slowest computations are told of.
+CHUNKS: Final = 256
+SLOWEST: Final = 20
+
+#: Upper bounds of the distributions of times, in seconds; behind the last of them is one more class, which has none.
+BUCKETS: Final = tuple(itertools.takewhile(bool, (lib.csm_bucket_ns(at) / 1e9 for at in itertools.count())))
 
 #: How long to wait for another process that is creating the segment, in seconds. It takes milliseconds; one that
 #: is stopped in the middle must not hold others up longer than the contract's second.
@@ -364,6 +372,29 @@ class Segment:
             for i in infos[0 : lib.csm_flights(self.handle, infos, FLIGHTS)]
         ]
 
+    def chunks(self) -> list[Any]:
+        """Return a csm_chunk_info for each chunk of the arena, in order."""
+        return self._list("csm_chunk_info", CHUNKS, lib.csm_describe_chunks)
+
+    def rows(self) -> list[Any]:
+        """Return a csm_row_info for each row that was ever used."""
+        return self._list("csm_row_info", ROWS, lib.csm_describe_rows)
+
+    def slowest(self) -> list[Any]:
+        """Return a csm_slow_info for each computation that the rows remember, the slowest first."""
+        return self._list("csm_slow_info", SLOWEST, lib.csm_slowest)
+
+    def last_reset(self) -> Any:
+        """Return the csm_reset_info of the generation in force."""
+        info = ffi.new("csm_reset_info *")
+        lib.csm_describe_reset(self.handle, info)
+        return info
+
+    def _list(self, kind: str, capacity: int, describe: Callable[[Any, Any, int], int]) -> list[Any]:
+        infos = ffi.new(f"{kind}[]", capacity)
+        # Copies: an item of the array does not keep the array alive.
+        return [ffi.new(f"{kind} *", info) for info in infos[0 : describe(self.handle, infos, capacity)]]
+
     def verify(self, locking: bool = True) -> list[str]:
         """Check every structure, partly under the write lock. Returns the faults found.
 
@@ -393,6 +424,11 @@ class Segment:
 
     def leave(self) -> None:
         """Give row and descriptor back now. Nobody else may be using the segment, and no view be live."""
+        ffi.release(self.handle)
+
+    def forget(self) -> None:
+        """Leave, and let go of the segment's memory as well: a mapping would keep a destroyed one's."""
+        lib.csm_forget(self.handle)
         ffi.release(self.handle)
 
 

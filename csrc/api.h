@@ -216,6 +216,9 @@ int csm_join(csm *h, int role, int cold_when_alone, const char *config, size_t c
 /* Gives up row and descriptor. No view of the handle may be live, no other thread may be using it. The mapping stays. */
 void csm_leave(csm *h);
 
+/* The same, and the segment's memory is let go of: for observers, which outlive many a segment. The mapping is all zeros afterwards. */
+void csm_forget(csm *h);
+
 /* 1 when any process (of whatever layout) holds a row of the object behind `fd`, else 0; negative: code. */
 int csm_in_use(int fd);
 

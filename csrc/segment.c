@@ -257,6 +257,14 @@ int csm_open(int fd, const csm_settings *settings, uint64_t timeout_ns, csm **ou
 
 void csm_leave(csm *h) { csm_process_leave(h); }
 
+/* The addresses stay taken, by zeros that cost nothing: who still had the handle, a search for cycles in another thread for one, finds
+ * an empty segment there, and what it stores stays in this process. */
+void csm_forget(csm *h) {
+    csm_process_leave(h);
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    mmap(h->base, h->geo.mapped_bytes, PROT_READ | PROT_WRITE, flags, -1, 0); /* if it fails, the mapping stays */
+}
+
 int csm_in_use(int fd) {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = CSM_LOCK_ROWS, .l_len = CSM_MAX_ROWS};
     if (fcntl(fd, F_OFD_GETLK, &lock) != 0) return failed();
