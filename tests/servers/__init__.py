@@ -5,7 +5,7 @@
     client.py    HTTP clients: one request, a crowd of them, a steady load
     site.py      what a test has: a directory, a namespace, a configuration, the records of the applications
     server.py    one server: start, reload, stop for certain, and look what it has left behind
-    gunicorn.py, uvicorn.py, granian.py   how each is started and reloaded
+    gunicorn.py, uvicorn.py, granian.py, uwsgi.py   how each is started and reloaded
     checks.py    what must hold in every server, one function a promise
     modes.py     which server in which mode is held to which check: the table of docs/servers.md
     test_modes.py   runs that table

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from tests.servers import checks, granian, gunicorn, uvicorn
+from tests.servers import checks, granian, gunicorn, uvicorn, uwsgi
 from tests.servers.checks import Make
 from tests.servers.server import Server
 
@@ -27,6 +27,7 @@ ALL: Mapping[str, Check] = {
 }
 
 ONE_AT_A_TIME = "a worker has one request at a time"
+UNCHANGED = "no difference is known"
 THREADS_ARE_NOT_TIMED = "the server's timeout does not look at the threads"
 
 
@@ -49,6 +50,30 @@ def _gunicorn() -> Iterator[Mode]:
         yield Mode("gunicorn", f"{name} --preload", partial(kind, arguments=["--preload"]), {**ALL, **without})
 
 
+def _uwsgi() -> Iterator[Mode]:
+    one_clock = {"timeout": "harakiri has one clock for all requests of a worker, which any of them stops"}
+    kinds: list[tuple[str, type[Server], list[str], Mapping[str, str]]] = [
+        ("as in the file", uwsgi.Uwsgi, [], {"waiting": ONE_AT_A_TIME}),
+        ("lazy-apps", uwsgi.Uwsgi, ["--lazy-apps"], {"waiting": ONE_AT_A_TIME}),
+        ("threads", uwsgi.Uwsgi, ["--threads", "32"], one_clock),
+        ("gevent", uwsgi.Uwsgi, ["--gevent", "100", "--gevent-monkey-patch"], one_clock),
+    ]
+    for name, kind, arguments, without in kinds:
+        yield Mode("uWSGI", name, partial(kind, arguments=arguments), {**ALL, **without})
+    others: list[tuple[str, type[Server], list[str], list[str]]] = [
+        ("no shared-import", uwsgi.Unopened, [], ["stampede", "kill", "recycle"]),
+        ("touch-reload", uwsgi.Touched, [], ["reload"]),
+        ("touch-chain-reload, lazy-apps", uwsgi.Chained, ["--lazy-apps"], ["reload"]),
+        ("cheaper", uwsgi.Cheaper, ["--cheaper", "1", "--cheaper-overload", "1"], ["stampede", "kill"]),
+        ("thunder-lock", uwsgi.Uwsgi, ["--thunder-lock"], ["stampede", "kill"]),
+        ("offload-threads", uwsgi.Uwsgi, ["--offload-threads", "2"], ["stampede", "reset"]),
+        ("py-call-uwsgi-fork-hooks", uwsgi.Uwsgi, ["--py-call-uwsgi-fork-hooks"], ["stampede", "kill"]),
+    ]
+    for name, kind, arguments, held_to in others:
+        some = {column: check if column in held_to else UNCHANGED for column, check in ALL.items()}
+        yield Mode("uWSGI", name, partial(kind, arguments=arguments), some)
+
+
 _GRANIAN = {
     "timeout": "it has none for workers that are at work",
     "recycle": "by age or memory, as in a reload",
@@ -56,6 +81,7 @@ _GRANIAN = {
 
 MODES = [
     *_gunicorn(),
+    *_uwsgi(),
     Mode("uvicorn", "workers", uvicorn.Uvicorn, {**ALL, "timeout": "it has none for workers that are at work"}),
     Mode("granian", "wsgi", granian.Granian, {**ALL, **_GRANIAN}),
     Mode("granian", "asgi", granian.Asgi, {**ALL, **_GRANIAN}),
