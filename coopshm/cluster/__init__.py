@@ -4,4 +4,7 @@ Workers import nothing of this package. A map of it, each module importing only 
 
     relay     the seam: what a relay may ask of a host (Host), and a host of a relay (Relay)
     stamps    which reset wins, and whether what it stands for is new enough
+    messages  what nodes say to each other, bounded
+    views     whom a node sees, and which of them owns a key
+    leases    the owner node's table           asks       the asker's side of it
 """
