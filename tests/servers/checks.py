@@ -142,26 +142,40 @@ def recycle(make: Make) -> None:
 
 def reload(make: Make) -> None:
     """A graceful reload under load: all workers are new, no request fails, nothing is computed again or stale."""
-    with make() as server:
+    server = make()
+    _replace(server, server.reload, server.reload_loads_code)
+
+
+def upgrade(make: Make) -> None:
+    """The same, while a new master takes over from the old one."""
+    server = make()
+    server.arguments += server.upgradable()
+    _replace(server, server.upgrade, loads_code=True)
+
+
+def _replace(server: Server, begin: Callable[[], None], loads_code: bool) -> None:
+    with server:
         site = server.site
         with load(server.port, [*paths("pages"), *paths("kept")]) as seen:
             until(lambda: len(seen.replies) >= 6 * len(KEYS))
             old = {reply.body["served"] for reply in seen.replies}
             site.deploy(2)
-            server.reload()
-            until(lambda: server.processes().isdisjoint(old - {server.master}))
+            begin()
+            until(lambda: server.processes().isdisjoint(old))
             turned = len(seen.replies) + 4  # the clients' last requests may still be answered by an old worker
             until(lambda: len(seen.replies) >= turned + 6 * len(KEYS))
             done = server.post("/reset/pages")
             until(lambda: seen.goes_on(done, 6 * len(KEYS)))
         assert lost(server, seen.replies) == []
         later = [reply for reply in seen.replies[turned:] if reply.good]
-        assert {reply.body["code"] for reply in later} == {2 if server.reload_loads_code else 1}
+        assert {reply.body["code"] for reply in later} == {2 if loads_code else 1}
         assert {reply.body["served"] for reply in later}.isdisjoint(old)
-        assert {reply.body["version"] for reply in seen.since(done) if reply.body["cache"] == "pages"} == {2}
+        pages = [reply for reply in seen.since(done) if reply.good and reply.body["cache"] == "pages"]
+        assert {reply.body["version"] for reply in pages} == {2}
         assert set(site.computations(*KEYS, cache="kept").values()) == {1}
         if server.reload_keeps_cache:
             assert set(site.computations(*KEYS, cache="pages").values()) == {2}, "one for each version"
+        server.wait_for_workers()
 
 
 def restart(make: Make) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.procs import WATCHDOG
+from tests.servers.gate import WATCHDOG
 
 _numbers = itertools.count()
 

@@ -10,7 +10,8 @@ import threading
 from types import TracebackType
 from typing import Any
 
-from tests.procs import WATCHDOG
+#: Seconds after which what has not come is taken to hang: half of what pytest gives a test, which must stop its server.
+WATCHDOG = 60.0
 
 
 class Held:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from tests.servers.server import Server
 from tests.servers.site import EXAMPLES, Site, until
@@ -18,18 +20,39 @@ class Gunicorn(Server):
 
     def __init__(self, site: Site, arguments: Sequence[str] = ()) -> None:
         super().__init__(site, arguments)
-        # With --preload the master has imported the code, and goes on with it: see Upgraded.
+        self._binds_itself = False
+        # With --preload the master has imported the code, and goes on with it.
         self.reload_loads_code = "--preload" not in arguments
 
     def command(self, listener: socket.socket) -> list[str]:
+        address = "127.0.0.1:0" if self._binds_itself else f"fd://{listener.fileno()}"
         return [
-            *(sys.executable, "-m", "gunicorn", "--config", str(EXAMPLES / "gunicorn" / self.config)),
-            *("--bind", f"fd://{listener.fileno()}", "--no-control-socket"),
+            *(str(Path(sys.executable).with_name("gunicorn")), "--config", str(EXAMPLES / "gunicorn" / self.config)),
+            *("--bind", address, "--no-control-socket"),
             self.application,
         ]
 
     def recycling(self) -> list[str]:
         return ["--max-requests", "10", "--max-requests-jitter", "5"]
+
+    def find_port(self) -> None:
+        if self._binds_itself:
+            until(lambda: "Listening at: " in self.log(), self.log)
+            self.port = int(self.log().partition("Listening at: http://127.0.0.1:")[2].split()[0])
+
+    def upgradable(self) -> list[str]:
+        self._binds_itself = True  # a socket that it has from somebody else, it does not hand to another master
+        return ["--pid", str(self.site.directory / "pid")]
+
+    def upgrade(self) -> None:
+        imports = len(self.site.records("imports"))
+        self.signal(signal.SIGUSR2)
+        pid = self.site.directory / "pid.2"
+        until(lambda: pid.exists() and pid.read_text(), self.log)
+        new = int(pid.read_text())
+        until(lambda: len(self.site.records("imports")) > imports, self.log)
+        self.signal(signal.SIGTERM)
+        self.master = new
 
     def impatience(self) -> list[str]:
         return ["--timeout", "2"]

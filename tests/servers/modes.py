@@ -11,7 +11,7 @@ from tests.servers.checks import Make
 from tests.servers.server import Server
 
 #: The columns. A mode has a check for each, or says why there is none.
-COLUMNS = ("stampede", "waiting", "reset", "kill", "timeout", "recycle", "reload", "restart")
+COLUMNS = ("stampede", "waiting", "reset", "kill", "timeout", "recycle", "reload", "upgrade", "restart")
 
 Check = Callable[[Make], None]
 
@@ -23,11 +23,15 @@ ALL: Mapping[str, Check] = {
     "timeout": checks.timeout,
     "recycle": checks.recycle,
     "reload": checks.reload,
+    "upgrade": checks.upgrade,
     "restart": checks.restart,
 }
 
 ONE_AT_A_TIME = "a worker has one request at a time"
 UNCHANGED = "no difference is known"
+A_RELOAD_DOES = "a reload does it"
+NO_TIMEOUT = "it has none for workers that are at work"
+NO_UPGRADE = "it cannot replace its master"
 THREADS_ARE_NOT_TIMED = "the server's timeout does not look at the threads"
 
 
@@ -46,7 +50,7 @@ def _gunicorn() -> Iterator[Mode]:
         ("uvicorn-worker", gunicorn.Uvicorn, {}),
     ]
     for name, kind, without in kinds:
-        yield Mode("gunicorn", name, kind, {**ALL, **without})
+        yield Mode("gunicorn", name, kind, {**ALL, **without, "upgrade": A_RELOAD_DOES})
         yield Mode("gunicorn", f"{name} --preload", partial(kind, arguments=["--preload"]), {**ALL, **without})
 
 
@@ -59,7 +63,7 @@ def _uwsgi() -> Iterator[Mode]:
         ("gevent", uwsgi.Uwsgi, ["--gevent", "100", "--gevent-monkey-patch"], one_clock),
     ]
     for name, kind, arguments, without in kinds:
-        yield Mode("uWSGI", name, partial(kind, arguments=arguments), {**ALL, **without})
+        yield Mode("uWSGI", name, partial(kind, arguments=arguments), {**ALL, "upgrade": A_RELOAD_DOES, **without})
     others: list[tuple[str, type[Server], list[str], list[str]]] = [
         ("no shared-import", uwsgi.Unopened, [], ["stampede", "kill", "recycle"]),
         ("touch-reload", uwsgi.Touched, [], ["reload"]),
@@ -75,14 +79,15 @@ def _uwsgi() -> Iterator[Mode]:
 
 
 _GRANIAN = {
-    "timeout": "it has none for workers that are at work",
+    "timeout": NO_TIMEOUT,
     "recycle": "by age or memory, as in a reload",
+    "upgrade": NO_UPGRADE,
 }
 
 MODES = [
     *_gunicorn(),
     *_uwsgi(),
-    Mode("uvicorn", "workers", uvicorn.Uvicorn, {**ALL, "timeout": "it has none for workers that are at work"}),
+    Mode("uvicorn", "workers", uvicorn.Uvicorn, {**ALL, "timeout": NO_TIMEOUT, "upgrade": NO_UPGRADE}),
     Mode("granian", "wsgi", granian.Granian, {**ALL, **_GRANIAN}),
     Mode("granian", "asgi", granian.Asgi, {**ALL, **_GRANIAN}),
 ]

@@ -74,6 +74,9 @@ class Server:
         """The socket to serve on; open until the server is stopped."""
         return socket.create_server(("127.0.0.1", 0), backlog=512)
 
+    def find_port(self) -> None:
+        """Set `port`, if the server did not take the socket; it has just been started."""
+
     def environment(self) -> dict[str, str]:
         """The server's and its workers'."""
         return self.site.environment()
@@ -85,6 +88,14 @@ class Server:
     def reload(self) -> None:
         """Begin to replace all workers, gracefully."""
         self.signal(signal.SIGHUP)
+
+    def upgradable(self) -> list[str]:
+        """The options that `upgrade` needs."""
+        raise NotImplementedError
+
+    def upgrade(self) -> None:
+        """Have a new master started, with new workers, and the old one stopped."""
+        raise NotImplementedError
 
     def impatience(self) -> list[str]:
         """The options that have the server kill a worker which has not got on for two seconds."""
@@ -111,6 +122,7 @@ class Server:
             )
         self.session = self.master = self._process.pid
         try:
+            self.find_port()
             self.wait_for_workers()
         except BaseException:
             self._end()

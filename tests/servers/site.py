@@ -13,8 +13,7 @@ import coopshm
 from coopshm.admin.segments import attach
 from coopshm.objects import SHM, Place
 from coopshm.stats import collect
-from tests.procs import WATCHDOG
-from tests.servers.gate import Gate
+from tests.servers.gate import WATCHDOG, Gate
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -26,7 +25,7 @@ _CACHE = """
 [caches.{name}]
 lifetime = "{lifetime}"
 memory_limit = "4 MiB"
-version = 1
+version = {version}
 on_reset = "tests.servers.app.source:publish"
 """
 
@@ -50,9 +49,11 @@ class Site:
         self.deploy(1)
         self.configure()
 
-    def configure(self, extra: str = "") -> None:
+    def configure(self, version: int = 1, extra: str = "") -> None:
         """Write coopshm.toml; `extra` settings go to each cache."""
-        caches = [_CACHE.format(name=name, lifetime=lifetime) + extra for name, lifetime in LIFETIMES.items()]
+        caches = [
+            _CACHE.format(name=name, lifetime=lifetime, version=version) + extra for name, lifetime in LIFETIMES.items()
+        ]
         text = f'namespace = "{self.namespace}"\n' + "".join(caches)
         (self.directory / "coopshm.toml").write_text(text)
 

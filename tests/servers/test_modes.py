@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.servers.gate import Gate
 from tests.servers.modes import COLUMNS, MODES, Mode
 from tests.servers.site import Site
 
@@ -18,12 +15,6 @@ CELLS = [
     for column in COLUMNS
     if not isinstance(mode.checks[column], str)
 ]
-
-
-@pytest.fixture
-def site(tmp_path: Path, namespace: str) -> Iterator[Site]:
-    with Gate() as gate:
-        yield Site(tmp_path, namespace, gate)
 
 
 @pytest.mark.parametrize(("mode", "column"), CELLS)
