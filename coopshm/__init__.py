@@ -17,6 +17,7 @@ A map of the package, each module importing only from those above it:
     arrays      NumPy arrays as bytes             failures   exceptions as bytes
     values      values as bytes
     _segment    one attached segment: the only importer of the compiled core (csrc/)
+    _describe   what there is to see of it
     forks       what a forked child must not inherit
     hot         what a process keeps of a generation
     _front      the way of a hit, in C (csrc/python/)
@@ -62,7 +63,7 @@ from .errors import (
 )
 from .forks import PerProcess
 from .limits import OnTimeout
-from .stats import Stats
+from .stats import Histogram, Stats
 
 __all__ = [
     "BusyError",
@@ -74,6 +75,7 @@ __all__ = [
     "CycleError",
     "DecodeError",
     "EncodeError",
+    "Histogram",
     "InvalidKeyError",
     "LayoutError",
     "Memoized",

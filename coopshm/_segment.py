@@ -60,7 +60,7 @@ OK, STALE, FORKED, NOT_STORED = lib.CSM_OK, lib.CSM_STALE, lib.CSM_FORKED, lib.C
 #: What a published payload is to its waiters.
 VALUE, UNCACHED, FAILURE, UNSHAREABLE = lib.CSM_VALUE, lib.CSM_UNCACHED, lib.CSM_FAILURE, lib.CSM_UNSHAREABLE
 
-APP, OBSERVER = lib.CSM_APP, lib.CSM_OBSERVER
+ATTACHING, APP, OBSERVER = lib.CSM_ATTACHING, lib.CSM_APP, lib.CSM_OBSERVER
 
 #: +1 in each forked child.
 forks: Callable[[], int] = lib.csm_forks
@@ -106,10 +106,17 @@ class FlightInfo(NamedTuple):
 
     key: bytes  # its first bytes; `key_bytes` is the length of the whole
     key_bytes: int
-    started_ns: int  # on the monotonic clock
+    started_ns: int  # on the monotonic clock, by its present owner
     pid: int
     waiters: int
     alive: bool  # its owner lives and has not given up
+    row: int  # its owner's
+    role: int  # its owner's: APP, OBSERVER, 0 when it is dead
+    takeovers: int  # owners before this one, which died
+    reserved_bytes: int  # of the arena, for the value
+    serial: int
+    parent_id: int  # the cache (`Segment.id`) of the computation that it is made for, 0: for none
+    parent_serial: int  # that one's `serial` there
 
 
 class EntryInfo(NamedTuple):
@@ -368,7 +375,21 @@ class Segment:
         infos = ffi.new("csm_flight_info[]", FLIGHTS)
         # Copied out: an item of the array does not keep the array alive.
         return [
-            FlightInfo(bytes(i.key)[: i.key_bytes], i.key_bytes, i.started_ns, i.pid, i.waiters, bool(i.alive))
+            FlightInfo(
+                key=bytes(i.key)[: i.key_bytes],
+                key_bytes=i.key_bytes,
+                started_ns=i.started_ns,
+                pid=i.pid,
+                waiters=i.waiters,
+                alive=bool(i.alive),
+                row=i.row,
+                role=i.role,
+                takeovers=i.takeovers,
+                reserved_bytes=i.reserved_bytes,
+                serial=i.serial,
+                parent_id=i.parent_id,
+                parent_serial=i.parent_serial,
+            )
             for i in infos[0 : lib.csm_flights(self.handle, infos, FLIGHTS)]
         ]
 

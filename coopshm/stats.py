@@ -1,24 +1,52 @@
 """Statistics: what the processes of a cache have counted, summed on reading.
 
 Each process counts in its own row of the segment, so counting costs nobody else anything, and a process's counts
-outlive it. The numbers are since the segment was created; those of the current generation are marked.
+outlive it. Named tuples rather than dataclasses for the reason that config.py gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ._segment import STATS, Segment
+from ._describe import BUCKETS, Durations, counts, durations
+from ._segment import Segment
 
-__all__ = ["Stats", "collect"]
+__all__ = ["Histogram", "Stats", "collect", "histogram"]
 
 _BYPASS = "bypass_"
 
 
+class Histogram(NamedTuple):
+    """How long things took.
+
+    Attributes:
+        count: how many there were.
+        sum: of their times, in seconds.
+        max: the longest, in seconds.
+        buckets: pairs of an upper bound in seconds and how many took no longer than that. Bounds grow from 1 ms to
+            100 s; the last one is infinite, and its number is `count`.
+    """
+
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    sum: float
+    max: float
+    buckets: tuple[tuple[float, int], ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """Return it as JSON can take it; the last bound is "+Inf", as Prometheus writes it."""
+        buckets = [{"le": "+Inf" if le == float("inf") else le, "count": n} for le, n in self.buckets]
+        return {"count": self.count, "sum": self.sum, "max": self.max, "buckets": buckets}
+
+
 class Stats(NamedTuple):
     """One look at a cache.
+
+    Each number is exact, but they may be of slightly different moments. What is counted is counted since the segment
+    was created, by all processes that ever used it, also by those that were killed. A computation that was under way
+    when its process was killed is in `computations`, but not in `compute`.
 
     Attributes:
         name: of the cache.
@@ -34,6 +62,7 @@ class Stats(NamedTuple):
         waiters: threads that wait for one.
         pinned_chunks: parts of the arena that views hold or writers fill, of `chunks`.
         chunks: parts that the arena is divided into.
+        pinned_bytes: bytes of the pinned parts: as much would not be reused after a reset.
         reserved_bytes: of /dev/shm that the segment takes now, its index and headers included.
         hits: look-ups answered from shared memory.
         hot_hits: look-ups answered from a process's own hot objects.
@@ -51,6 +80,12 @@ class Stats(NamedTuple):
         stranded_bytes: arena space lost until the next reset, since there were too many holes to remember.
         stored: entries written, in all generations.
         stored_bytes: bytes that they took.
+        compute: how long computations took, from when they were granted to when their value or exception was there.
+            Those that came too late because of a reset, and those that were given up, count; those of bypasses do not.
+        wait: how long callers waited for another's computation. Tasks (or greenlets) of a process that wait for one
+            key are one caller.
+        created_at: when the segment was created, in seconds since the epoch.
+        reset_at: when the current generation began, in seconds since the epoch.
         bypasses: calls answered without the cache, by cause.
     """
 
@@ -67,6 +102,7 @@ class Stats(NamedTuple):
     waiters: int
     pinned_chunks: int
     chunks: int
+    pinned_bytes: int
     reserved_bytes: int
     hits: int
     hot_hits: int
@@ -84,14 +120,30 @@ class Stats(NamedTuple):
     stranded_bytes: int
     stored: int
     stored_bytes: int
+    compute: Histogram
+    wait: Histogram
+    created_at: float
+    reset_at: float
     bypasses: Mapping[str, int]
+
+    def as_dict(self) -> dict[str, object]:
+        """Return it as JSON can take it: the fields by name, and theirs in turn."""
+        found = self._asdict()
+        found |= {"bypasses": dict(self.bypasses), "compute": self.compute.as_dict(), "wait": self.wait.as_dict()}
+        return found
+
+
+def histogram(times: Durations) -> Histogram:
+    """Return what the core counted as a histogram."""
+    buckets = tuple(zip(BUCKETS, accumulate(times.buckets), strict=True))
+    return Histogram(buckets[-1][1], times.total_ns / 1e9, times.max_ns / 1e9, buckets)
 
 
 def collect(name: str, segment: Segment) -> Stats:
-    """Read the statistics of a segment. Takes no lock: numbers of a busy cache may be of slightly different moments."""
+    """Read the statistics of a segment. Takes no lock."""
     info = segment.describe()
-    counts = {stat: int(info.stats[at]) for stat, at in STATS.items()}
-    bypasses = {stat[len(_BYPASS) :]: counts.pop(stat) for stat in list(counts) if stat.startswith(_BYPASS)}
+    counted = counts(info)
+    bypasses = {stat[len(_BYPASS) :]: counted.pop(stat) for stat in list(counted) if stat.startswith(_BYPASS)}
     return Stats(
         name=name,
         version=segment.version()[0],
@@ -106,7 +158,12 @@ def collect(name: str, segment: Segment) -> Stats:
         waiters=info.waiters,
         pinned_chunks=info.pinned_chunks,
         chunks=info.chunks,
+        pinned_bytes=info.pinned_bytes,
         reserved_bytes=info.reserved_bytes,
+        compute=histogram(durations(info.compute)),
+        wait=histogram(durations(info.wait)),
+        created_at=info.created_at_ns / 1e9,
+        reset_at=info.reset_at_ns / 1e9,
         bypasses=MappingProxyType(bypasses),
-        **counts,
+        **counted,
     )

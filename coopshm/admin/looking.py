@@ -9,7 +9,7 @@ import click
 from .. import keys
 from .._segment import FlightInfo
 from ..errors import CoopshmError, shorten_text
-from ..stats import Stats, collect
+from ..stats import Histogram, Stats, collect
 from . import segments
 from .segments import MissingError, Place
 from .session import Session, complain, json_option, name_argument, version_text
@@ -21,7 +21,7 @@ __all__ = ["COMMANDS", "flight_document", "flight_row", "hit_ratio", "ratio_cell
 _HEADER = "NAMESPACE CACHE ENTRIES USED LIMIT FILL HITS VERSION GENERATION PROCESSES".split()
 
 #: Statistics that are shown with a unit.
-_SIZES = ("memory_limit", "bytes_used", "reserved_bytes", "stranded_bytes")
+_SIZES = ("memory_limit", "bytes_used", "pinned_bytes", "reserved_bytes", "stranded_bytes", "stored_bytes")
 
 #: What the list shows of the statistics.
 _LISTED = ("entries", "bytes_used", "memory_limit", "version", "generation", "processes")
@@ -107,9 +107,10 @@ def _stats(session: Session, name: str) -> None:
     """
     place = session.place(name)
     stats = _look(place)
-    document = {**place._asdict(), **stats._asdict(), "bypasses": dict(stats.bypasses)}
+    document = {**place._asdict(), **stats.as_dict()}
     del document["name"]
-    rows = [[field.replace("_", " "), _stats_cell(field, value)] for field, value in document.items()]
+    shown = {**document, "compute": stats.compute, "wait": stats.wait}
+    rows = [[field.replace("_", " "), _stats_cell(field, value)] for field, value in shown.items()]
     session.print(document, Table(["STATISTIC", "VALUE"], rows, "ll"))
 
 
@@ -120,6 +121,10 @@ def _stats_cell(field: str, value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, dict):
         return ", ".join(f"{cause} {amount}" for cause, amount in value.items() if amount) or "none"
+    if isinstance(value, Histogram):
+        return f"{value.count} in {age(value.sum)}, the longest {age(value.max)}"
+    if isinstance(value, float):
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
     if field in _SIZES and isinstance(value, int) and value >= 1024:
         return f"{size_text(value)} ({value} bytes)"
     return str(value)
