@@ -47,8 +47,14 @@ ifeq ($(CI),true)
 NO_SKIPS ?= 1
 endif
 
+# What some tests drive. Where it can be had neither way, those tests are skipped, but not in CI.
+.PHONY: tools
+tools: ## install a browser and Prometheus for the tests of the status page, where that needs no question
+	@missing=; command -v chromium >/dev/null || missing="chromium"; command -v promtool >/dev/null || missing="$$missing prometheus"; \
+	[ -z "$$missing" ] || .ci/install $$missing$(if $(filter true,$(CI)),, || true)
+
 .PHONY: test
-test: $(INSTALLED) test-c test-crash ## run every test: the C programs of tests/csrc and tests/crash, then pytest
+test: $(INSTALLED) tools test-c test-crash ## run every test: the C programs of tests/csrc and tests/crash, then pytest
 	$(PY) -m pytest -n auto $(if $(NO_SKIPS),-p tests._no_skips) $(PYTEST_ARGS)
 
 SECONDS ?= 60

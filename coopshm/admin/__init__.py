@@ -5,6 +5,7 @@
     session    what the commands share: options, names, output
     looking    list, stats, keys, flights
     changing   reset, verify, destroy
+    serving    metrics, serve (what they show is made in coopshm/status and coopshm/metrics.py)
     cli        the command line that has them all
 
 Every command attaches as an observer: it creates no segment, changes no generation by attaching, and keeps no

@@ -7,7 +7,7 @@ import sys
 import click
 
 from ..errors import CoopshmError
-from . import changing, entries, looking
+from . import changing, entries, looking, serving
 from .session import JSON_HELP, FailedError, Session, namespace_option
 
 __all__ = ["cli"]
@@ -50,5 +50,5 @@ def cli(ctx: click.Context, config_path: str | None, namespace: str | None, as_j
     ctx.obj = Session(config_path, namespace, as_json)
 
 
-for _command in (*looking.COMMANDS, *entries.COMMANDS, *changing.COMMANDS):
+for _command in (*looking.COMMANDS, *entries.COMMANDS, *changing.COMMANDS, *serving.COMMANDS):
     cli.add_command(_command)

@@ -21,8 +21,7 @@ def compute(cache: str, key: str) -> dict[str, Any]:
     if source.is_stuck(key):
         source.wait_stuck(value)
     elif source.is_held(key):
-        with socket.socket() as gate:
-            gate.connect(source.GATE)
+        with socket.create_connection(source.GATE) as gate:
             gate.sendall(source.announce(value))
             gate.recv(1)
     return value
