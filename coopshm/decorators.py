@@ -83,7 +83,9 @@ class _Keys:
     def __init__(self, function: Callable[..., object], own: Callable[..., object] | None) -> None:
         import inspect
 
-        self.name = f"{function.__module__}.{function.__qualname__}"
+        # In a process that multiprocessing has spawned, the main module has another name than in the one that did so.
+        module = "__main__" if function.__module__ == "__mp_main__" else function.__module__
+        self.name = f"{module}.{function.__qualname__}"
         self._own = own
         self._signature = inspect.signature(function)
         self._kinds = {name: p.kind.name for name, p in self._signature.parameters.items()}
@@ -122,6 +124,10 @@ class _Function(Memo):
 
     def __repr__(self) -> str:
         return f"<memoized {self._wrapped!r} in cache {self._name!r}>"
+
+    def __reduce__(self) -> str:
+        """By name, as other functions: for pools of processes, and queues of tasks."""
+        return cast("str", vars(self)["__qualname__"])
 
     def _ask(self, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         timeout, on_timeout = self._limits
