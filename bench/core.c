@@ -21,7 +21,7 @@ static volatile uint64_t sink;
 
 static void reset(csm *h) {
     expect(csm_reset_lock(h, 1000000000), CSM_OK, "csm_reset_lock");
-    expect(csm_reset_commit(h, "1", 1), CSM_OK, "csm_reset_commit");
+    expect(csm_reset_commit(h, "1", 1, 0), CSM_OK, "csm_reset_commit");
     csm_reset_unlock(h);
 }
 

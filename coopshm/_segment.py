@@ -302,8 +302,8 @@ class Segment:
     def reset_unlock(self) -> None:
         lib.csm_reset_unlock(self.handle)
 
-    def reset_commit(self, version: bytes) -> None:
-        check(lib.csm_reset_commit(self.handle, version, len(version)), self.label)
+    def reset_commit(self, version: bytes, counter: int = 0) -> None:
+        check(lib.csm_reset_commit(self.handle, version, len(version), counter), self.label)
 
     def version(self) -> tuple[object, int]:
         """Return the current version, and its generation."""

@@ -52,8 +52,8 @@ enum csm_kind {
     CSM_UNSHAREABLE = 3 /* the value cannot be encoded: each waiter must compute for itself */
 };
 
-/* Who attaches. Observers (admin commands) do not keep a lifetime = "app" cache alive. */
-enum csm_role { CSM_ATTACHING = 0, CSM_APP = 1, CSM_OBSERVER = 2 };
+/* Who attaches. Only apps keep a lifetime = "app" cache alive; observers are admin commands. */
+enum csm_role { CSM_ATTACHING = 0, CSM_APP = 1, CSM_OBSERVER = 2, CSM_SIDECAR = 3 };
 
 /* Statistics, per row, summed on reading; they outlive the process that counted. */
 enum csm_stat {
@@ -87,7 +87,7 @@ typedef struct { /* the owner's proof; void after a reset, a takeover or a fork 
     uint64_t id;  /* of the cache */
     uint64_t pid; /* of the process that may use it */
     uint64_t began_ns;
-    uint64_t former_pid; /* taken over (term is not 0): from which process */
+    uint64_t former_pid; /* taken over from a dead process: which one; else 0 */
     uint32_t term;
     uint32_t flight;
 } csm_ticket;
@@ -129,6 +129,46 @@ typedef struct { /* a pinned, immutable value; lives until csm_view_release */
     uint32_t first_chunk;
     uint32_t last_chunk;
 } csm_view;
+
+enum csm_lease_event {
+    CSM_LEASE_ASK = 1,      /* a worker asks: answer by hold, grant or take. Again with `nested`, when that has changed */
+    CSM_LEASE_WITHDRAW = 2, /* an answer is not waited for any more */
+    CSM_LEASE_END = 3,      /* what was granted is over, without anything to pass on */
+    CSM_LEASE_STORED = 4,   /* it is over, and its entry is in the log */
+    CSM_LEASE_OUTCOME = 5   /* it is over, and ended with what `call` tells: csm_outcome_read */
+};
+
+typedef struct {
+    uint64_t serial, generation;
+    uint32_t flight;
+    uint32_t event;     /* csm_lease_event */
+    uint32_t nested;    /* a computation waits for it */
+    uint32_t key_bytes; /* of the whole key; at most 96 are in `key`. If it is longer: */
+    unsigned char key[96];
+    unsigned char digest[24]; /* BLAKE2s of the whole key */
+    csm_call call;
+} csm_lease;
+
+typedef struct {
+    csm_view *view;
+    const unsigned char *key;
+    uint32_t key_bytes;
+    uint32_t remote; /* 1: it was computed on another host */
+} csm_relay_entry_view;
+
+typedef struct {
+    uint64_t covers, state, since_ns;
+    char name[64];
+} csm_peer_info;
+
+typedef struct { /* which reset a cache stands at: see csm_reset_commit */
+    uint64_t generation;
+    uint64_t counter;     /* of resets, in the cluster; 0: there was none */
+    uint64_t own_counter; /* of the last one that was made on this host, 0: none was */
+    uint32_t version_bytes, origin_bytes;
+    char version[1024];
+    char origin[80];
+} csm_stamp;
 
 typedef struct { /* how long things took */
     uint64_t total_ns, max_ns;
@@ -222,7 +262,7 @@ void csm_forget(csm *h);
 /* 1 when any process (of whatever layout) holds a row of the object behind `fd`, else 0; negative: code. */
 int csm_in_use(int fd);
 
-/* 1 when a process other than this one holds a row. */
+/* 1 when a process other than this one has joined as an app. */
 int csm_in_use_by_others(csm *h);
 
 /* Identifies the segment among all that there are and were; the same in all processes. */
@@ -301,14 +341,70 @@ uint64_t csm_chain_id(size_t i); /* its cache's */
 size_t csm_chain_key(size_t i, unsigned char *buffer, size_t capacity); /* at most the first 96 bytes */
 size_t csm_chain_key_bytes(size_t i);                                   /* of the whole key */
 
+/* ---- the cluster: for the sidecar --------------------------------------------------------------- */
+
+/* The handle, joined as CSM_SIDECAR, becomes the host's sidecar for this cache: from now on workers that miss ask it. It has to look
+ * (csm_relay_look) more often than each `lease_timeout_ns` (at most 10 s), or they do without it; nor does anybody wait longer than that for
+ * an answer. `name`: of the node, 1 to 63 bytes. CSM_BUSY: another one lives, or the write lock's holder is stopped. */
+int csm_relay_open(csm *h, const char *name, size_t bytes, uint64_t lease_timeout_ns);
+
+/* The opposite. Whoever waits for it goes on without it. Nothing else of it may be under way, but csm_relay_wait. */
+void csm_relay_close(csm *h);
+
+/* Sleeps until there is something to look at, at most `ns`. CSM_OK, CSM_TIMEOUT, CSM_INTERRUPTED. For one thread. */
+int csm_relay_wait(csm *h, uint64_t ns);
+
+/* What has happened: writes at most `capacity` of them and returns how many; when it is all of `capacity`, there may be more. CSM_GONE:
+ * the segment was destroyed, or this process is not its sidecar any more. Never blocks. */
+int csm_relay_look(csm *h, csm_lease *out, uint32_t capacity);
+
+/* Another host computes, and its answer will come; or: whoever waits may compute. CSM_OK, or CSM_STALE: it is over. */
+int csm_relay_hold(csm *h, uint32_t flight, uint64_t serial);
+int csm_relay_grant(csm *h, uint32_t flight, uint64_t serial);
+
+/* What was granted ends with CSM_LEASE_OUTCOME, should it have one. */
+void csm_relay_want(csm *h, uint32_t flight, uint64_t serial);
+
+/* Becomes owner, to publish what came from another host: of the key, in that generation (CSM_OWNER; CSM_READY: it is stored; CSM_JOINED: somebody
+ * else is about to; CSM_STALE; and errors, as csm_claim); or of a flight that was asked for (CSM_OWNER, CSM_STALE). */
+int csm_relay_take(csm *h, uint64_t generation, const char *key, size_t key_bytes, csm_call *call);
+int csm_relay_take_asked(csm *h, uint32_t flight, uint64_t serial, csm_call *call);
+
+/* The entry at *position of the log, or the next one that there is; of those that were computed on this host, if `local`. Pinned until
+ * csm_view_release(out->view). CSM_OK: *position is where it was. CSM_MISS: no more, and *position is the end. CSM_STALE. */
+int csm_relay_entry(csm *h, uint64_t generation, int local, uint64_t *position, csm_relay_entry_view *out);
+
+/* The same for the entry of a key. CSM_OK, CSM_MISS, CSM_STALE. */
+int csm_relay_find(csm *h, uint64_t generation, const char *key, size_t key_bytes, csm_relay_entry_view *out);
+
+/* Notes what a node has; at most 64 nodes. `name`: at most 63 bytes; of none: the record is free. */
+int csm_peer_write(csm *h, uint32_t i, const char *name, size_t bytes, uint64_t covers, uint64_t state);
+
+/* Reads the records, for whoever asks. Returns how many were written; 0 as well when no sidecar lives. */
+uint32_t csm_peers(csm *h, csm_peer_info *out, uint32_t capacity);
+
+/* 1 when a sidecar lives and has looked in time. *pid is its process; 0 when there is none. */
+int csm_has_sidecar(csm *h, uint64_t *pid);
+
 /* ---- reset -------------------------------------------------------------------------------------- */
 
 /* One resetter at a time. CSM_OK, CSM_TIMEOUT or CSM_INTERRUPTED (call again). */
 int csm_reset_lock(csm *h, uint64_t limit_ns);
 void csm_reset_unlock(csm *h);
 
-/* With the reset lock held: new generation, new version (canonical JSON). */
-int csm_reset_commit(csm *h, const char *version, size_t version_bytes);
+/* With the reset lock held: new generation, new version (canonical JSON). This is a reset made on this host; `counter`: what its counter
+ * becomes, 0 for one more than it is. */
+int csm_reset_commit(csm *h, const char *version, size_t version_bytes, uint64_t counter);
+
+/* The same, for a reset that was made on another host. `origin`: at most 80 bytes. */
+int csm_reset_adopt(csm *h, const char *version, size_t version_bytes, uint64_t counter, const char *origin, size_t origin_bytes);
+
+/* Where the cache stands, all of it read at one moment. */
+void csm_stamp_read(csm *h, csm_stamp *out);
+
+/* Who a reset that is made on this host is by: name of the node if that is known, '#', id of the segment. Writes at most 80 bytes, and
+ * returns how many. */
+size_t csm_origin(csm *h, char *buffer);
 
 /* Copies the current version (at most 1024 bytes) and its generation. */
 int csm_version(csm *h, char *buffer, size_t capacity, size_t *bytes, uint64_t *generation);

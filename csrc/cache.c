@@ -6,6 +6,7 @@
 #include "flight.h"
 #include "hash.h"
 #include "index.h"
+#include "lease.h"
 #include "lock.h"
 #include "outcome.h"
 #include "process.h"
@@ -38,7 +39,7 @@ enum { LOOK_EVERY = 1024 };
 static void destroy_locked(csm *h) {
     /* The flip comes first. Killed in between, this was a reset; the other way round, processes that only hit would never
      * hear of it. */
-    csm_segment_flip_locked(h, "1", 1, "", 0);
+    csm_segment_flip_locked(h, &(struct csm_flip){.what = CSM_COLD, .version = "1", .version_bytes = 1, .config = ""});
     csm_store_release(&h->header->state, CSM_DESTROYED);
 }
 
@@ -51,6 +52,7 @@ int csm_linked(csm *h) {
         destroy_locked(h);
         csm_unlock(h);
         csm_wait_wake(h, 0);
+        csm_lease_ring(h);
     }
     return 0;
 }
@@ -133,19 +135,26 @@ int csm_reset_lock(csm *h, uint64_t limit_ns) {
 
 void csm_reset_unlock(csm *h) { csm_swap_if(&h->header->reset_lock, csm_self(h), 0); }
 
-int csm_reset_commit(csm *h, const char *version, size_t version_bytes) {
-    if (version_bytes > CSM_VERSION_BYTES) return CSM_INVALID;
+static int commit_reset(csm *h, const struct csm_flip *flip) {
+    if (flip->version_bytes > CSM_VERSION_BYTES || flip->origin_bytes > CSM_ORIGIN_BYTES) return CSM_INVALID;
     if (csm_self(h) == 0 || csm_load(&h->header->reset_lock) != csm_self(h)) return CSM_INVALID;
     int code = csm_lock(h);
     if (code != CSM_OK) return code;
-    csm_segment_flip_locked(h, version, version_bytes, NULL, 0);
+    csm_segment_flip_locked(h, flip);
     uint64_t generation = csm_load(&h->header->generation);
     csm_unlock(h);
     csm_stat_add(h, CSM_STAT_RESETS, 1);
-    CSM_CRASH_POINT("reset: before wake-ups");
-    csm_wait_wake(h, 0);
-    csm_outcome_sweep(h, generation);
+    csm_segment_flipped(h, generation);
     return CSM_OK;
+}
+
+int csm_reset_commit(csm *h, const char *version, size_t version_bytes, uint64_t counter) {
+    return commit_reset(h, &(struct csm_flip){.what = CSM_OWN_RESET, .version = version, .version_bytes = version_bytes, .counter = counter});
+}
+
+int csm_reset_adopt(csm *h, const char *version, size_t version_bytes, uint64_t counter, const char *origin, size_t origin_bytes) {
+    return commit_reset(h, &(struct csm_flip){.what = CSM_ADOPTED, .version = version, .version_bytes = version_bytes, .counter = counter,
+                                              .origin = origin, .origin_bytes = origin_bytes});
 }
 
 int csm_destroy(csm *h) {
@@ -154,9 +163,21 @@ int csm_destroy(csm *h) {
     destroy_locked(h);
     uint64_t generation = csm_load(&h->header->generation);
     csm_unlock(h);
-    csm_wait_wake(h, 0);
-    csm_outcome_sweep(h, generation);
+    csm_segment_flipped(h, generation);
     return CSM_OK;
+}
+
+void csm_stamp_read(csm *h, csm_stamp *out) {
+    for (;;) {
+        uint64_t now = csm_load_acquire(&h->header->generation);
+        struct csm_epoch *epoch = csm_epoch_of(h, now);
+        *out = (csm_stamp){.generation = now, .counter = csm_load(&epoch->counter), .own_counter = csm_load(&epoch->own_counter),
+                           .version_bytes = (uint32_t)csm_min(csm_load(&epoch->version_bytes), CSM_VERSION_BYTES),
+                           .origin_bytes = (uint32_t)csm_min(csm_load(&epoch->origin_bytes), CSM_ORIGIN_BYTES)};
+        csm_copy_racy(out->version, epoch->version, out->version_bytes);
+        csm_copy_racy(out->origin, epoch->origin, out->origin_bytes);
+        if (csm_generation(h) == now) return; /* SYNC flip: else the epoch may have been prepared for another one */
+    }
 }
 
 int csm_version(csm *h, char *buffer, size_t capacity, size_t *bytes, uint64_t *generation) {

@@ -60,6 +60,7 @@ struct csm {
     uint64_t reaped_ns;        /* when this process last looked for flights of the dead */
     int child_fd;              /* between fork's prepare and child handlers */
     uint32_t child_row;
+    struct csm_relay *relay;   /* relay.c's, if this is the sidecar */
     struct csm *next;          /* process.c's list of all handles */
 };
 

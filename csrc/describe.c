@@ -9,6 +9,7 @@
 #include "flight.h"
 #include "hash.h"
 #include "index.h"
+#include "lease.h"
 #include "process.h"
 #include "stats.h"
 #include "wait.h"
@@ -267,8 +268,8 @@ uint32_t csm_flights(csm *h, csm_flight_info *out, uint32_t capacity) {
                                .started_ns = csm_load(&flight->started_ns),
                                .waiters = csm_wait_count(h, csm_target(serial, f)),
                                .pid = csm_load(&flight->pid),
-                               .alive = csm_flight_is_attended(h, f),
-                               .takeovers = csm_load(&flight->term),
+                               .alive = !csm_flight_is_lost(h, f),
+                               .takeovers = csm_load(&flight->term) - csm_lease_is_granted(h, f), /* that one was by consent */
                                .reserved_bytes = csm_extent_granules(csm_load(&flight->reserved)) * CSM_GRANULE,
                                .parent_id = csm_load(&flight->parent_id),
                                .parent_serial = csm_load(&flight->parent) >> 16,

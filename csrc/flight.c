@@ -2,7 +2,7 @@
  *
  * What if a process dies here.
  *   In claim: the record is filled before the slot points to it; a record to which no slot points is free.
- *   In take-over: the new owner's word is the commit; before it the flight still has a dead owner.
+ *   In take-over: the new owner's word is the commit; before it the flight still has a dead owner, or one that lets go of it.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -10,8 +10,10 @@
 #include "flight.h"
 
 #include "arena.h"
+#include "digest.h"
 #include "hash.h"
 #include "index.h"
+#include "lease.h"
 #include "lock.h"
 #include "outcome.h"
 #include "process.h"
@@ -33,11 +35,16 @@ bool csm_flight_is_live(csm *h, uint64_t generation, uint32_t f, uint64_t serial
     return csm_load_acquire(&h->slots[slot].ctl) == csm_ctl(generation, f, CSM_SLOT_COMPUTING); /* SYNC occupy */
 }
 
-bool csm_flight_is_attended(csm *h, uint32_t f) {
+static bool has_owner(csm *h, uint32_t f) {
     struct csm_flight *flight = &h->flights[f];
     if (csm_load_acquire(&flight->given_up) == csm_load(&flight->serial)) return false;
     return csm_process_alive(h, csm_load(&flight->owner));
 }
+
+bool csm_flight_is_attended(csm *h, uint32_t f) { return !csm_lease_is_open(h, f) && has_owner(h, f); }
+
+/* One that was offered, or waits for too long, is not lost: its waiters are about to take it over. */
+bool csm_flight_is_lost(csm *h, uint32_t f) { return csm_lease_is_hung(h, f) || !has_owner(h, f); }
 
 void csm_flight_free_locked(csm *h, uint32_t f) {
     csm_store(&h->flights[f].reserved, 0);
@@ -45,7 +52,7 @@ void csm_flight_free_locked(csm *h, uint32_t f) {
     if (f < csm_load(&h->header->flight_hint)) csm_store(&h->header->flight_hint, f);
 }
 
-static void vacate_locked(csm *h, uint64_t generation, uint32_t f) {
+void csm_flight_vacate_locked(csm *h, uint64_t generation, uint32_t f) {
     struct csm_flight *flight = &h->flights[f];
     uint64_t slot = csm_load(&flight->slot); /* it was in range when the flight was found live; that was another look */
     csm_arena_return_locked(h, generation, flight);
@@ -61,9 +68,9 @@ uint32_t csm_flight_reap_locked(csm *h, uint64_t generation) {
     uint32_t reaped = 0, used = flights_used(h);
     for (uint32_t f = 0; f < used; f++) {
         uint64_t serial = csm_load(&h->flights[f].serial);
-        if (serial == 0 || !csm_flight_is_live(h, generation, f, serial) || csm_flight_is_attended(h, f)) continue;
+        if (serial == 0 || !csm_flight_is_live(h, generation, f, serial) || !csm_flight_is_lost(h, f)) continue;
         uint64_t target = csm_target(serial, f);
-        vacate_locked(h, generation, f);
+        csm_flight_vacate_locked(h, generation, f);
         csm_wait_wake(h, target);
         reaped++;
     }
@@ -126,8 +133,7 @@ static void set_asker(uint64_t *id, uint64_t *target, struct csm_asker asker) {
     csm_store_release(target, asker.target);
 }
 
-static int join_locked(csm *h, uint64_t generation, uint32_t f, uint64_t serial, struct csm_asker asker,
-                       csm_waiter *waiter) {
+int csm_flight_join_locked(csm *h, uint64_t generation, uint32_t f, uint64_t serial, struct csm_asker asker, csm_waiter *waiter) {
     struct csm_flight *flight = &h->flights[f];
     uint32_t node = csm_wait_node_take(h);
     if (node == CSM_NO_INDEX) return CSM_NO_NODE;
@@ -137,22 +143,23 @@ static int join_locked(csm *h, uint64_t generation, uint32_t f, uint64_t serial,
     csm_store_seq(&h->nodes[node].target, csm_target(serial, f));
     *waiter = (csm_waiter){.generation = generation, .serial = serial, .owner = csm_self(h), .parent = asker.target,
                            .parent_id = asker.id, .joined_ns = csm_now_ns(), .flight = f, .node = node};
-    csm_stat_add(h, CSM_STAT_WAITS, 1);
+    if (asker.target) csm_lease_nest(h, f, serial);
     return CSM_JOINED;
 }
 
-static void own_locked(csm *h, uint64_t generation, uint32_t f, uint64_t serial, uint64_t began_ns, uint64_t former_pid,
-                       csm_ticket *ticket) {
-    struct csm_flight *flight = &h->flights[f];
-    *ticket = (csm_ticket){.generation = generation, .serial = serial, .owner = csm_self(h), .id = h->id, .pid = h->pid,
-                           .began_ns = began_ns, .former_pid = former_pid, .term = (uint32_t)csm_load(&flight->term),
-                           .flight = f};
-    csm_stat_add(h, CSM_STAT_COMPUTATIONS, 1);
+csm_ticket csm_flight_ticket_locked(csm *h, uint64_t generation, uint32_t f, uint64_t serial) {
+    return (csm_ticket){.generation = generation, .serial = serial, .owner = csm_self(h), .id = h->id, .pid = h->pid,
+                        .began_ns = csm_load(&h->flights[f].started_ns), .term = (uint32_t)csm_load(&h->flights[f].term), .flight = f};
 }
 
-/* Unattended flight `f`, which must be live: becomes the caller's. */
-static void take_over_locked(csm *h, uint64_t generation, uint32_t f, uint64_t serial, struct csm_asker asker,
-                             csm_ticket *ticket) {
+/* A worker computes. */
+static void own_locked(csm *h, uint64_t generation, uint32_t f, uint64_t serial, csm_ticket *ticket) {
+    *ticket = csm_flight_ticket_locked(h, generation, f, serial);
+    if (h->role != CSM_SIDECAR) csm_stat_add(h, CSM_STAT_COMPUTATIONS, 1);
+}
+
+void csm_flight_take_over_locked(csm *h, uint64_t generation, uint32_t f, uint64_t serial, struct csm_asker asker,
+                                 csm_ticket *ticket) {
     struct csm_flight *flight = &h->flights[f];
     csm_arena_return_locked(h, generation, flight);
     csm_outcome_void_locked(h, f, serial);
@@ -165,15 +172,17 @@ static void take_over_locked(csm *h, uint64_t generation, uint32_t f, uint64_t s
     CSM_CRASH_POINT("take over: prepared");
     csm_store_release(&flight->owner, csm_self(h));
     csm_store_release(&flight->given_up, 0);
-    csm_stat_add(h, CSM_STAT_TAKEOVERS, 1);
-    own_locked(h, generation, f, serial, now, former_pid, ticket);
+    CSM_CRASH_POINT("take over: owned");
+    bool consented = csm_lease_take_over_locked(h, f, serial); /* after the owner: see lease.h */
+    if (!consented) csm_stat_add(h, CSM_STAT_TAKEOVERS, 1);
+    own_locked(h, generation, f, serial, ticket);
+    if (!consented) ticket->former_pid = former_pid;
 }
 
-static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_hash hash, const void *key,
-                        size_t key_bytes, struct csm_asker asker, csm_ticket *ticket) {
-    uint32_t f = find_free_locked(h, generation);
+int csm_flight_begin_locked(csm *h, const struct csm_beginning *b, uint32_t *out) {
+    uint32_t f = find_free_locked(h, b->generation);
     if (f == CSM_NO_INDEX) {
-        if (csm_flight_reap_locked(h, generation) == 0) return CSM_NO_FLIGHT;
+        if (csm_flight_reap_locked(h, b->generation) == 0) return CSM_NO_FLIGHT;
         return CSM_AGAIN; /* slots were vacated: the place found before may not be the right one any more */
     }
     struct csm_flight *flight = &h->flights[f];
@@ -181,47 +190,80 @@ static int begin_locked(csm *h, uint64_t generation, uint64_t slot, struct csm_h
     if (serial == 0 || serial >> 48) serial = 1; /* 48 bits: at a million a second, nine years without a restart */
     csm_store(&h->header->next_serial, serial + 1);
     csm_store(&flight->serial, 0); /* until it is complete */
-    csm_store(&flight->owner, csm_self(h));
+    csm_store(&flight->owner, b->owner);
     csm_store(&flight->term, 0);
-    csm_store(&flight->slot, slot);
-    csm_store(&flight->generation, generation);
-    csm_store(&flight->hash_lo, hash.lo);
-    csm_store(&flight->hash_hi, hash.hi);
+    csm_store(&flight->slot, b->slot);
+    csm_store(&flight->generation, b->generation);
+    csm_store(&flight->hash_lo, b->hash.lo);
+    csm_store(&flight->hash_hi, b->hash.hi);
     csm_store(&flight->reserved, 0);
     csm_store(&flight->waiters, 0);
     csm_store(&flight->sentinel, 0);
     csm_store(&flight->started_ns, now);
-    csm_store(&flight->pid, h->pid);
-    csm_store(&flight->key_bytes, key_bytes);
-    set_asker(&flight->parent_id, &flight->parent, asker);
-    csm_fill_racy(flight->key, key, csm_min(key_bytes, CSM_KEY_PREVIEW));
+    csm_store(&flight->pid, b->owner == csm_self(h) ? h->pid : csm_process_pid(h, b->owner));
+    csm_store(&flight->key_bytes, b->key_bytes);
+    set_asker(&flight->parent_id, &flight->parent, b->asker);
+    csm_fill_racy(flight->key, b->key, csm_min(b->key_bytes, CSM_KEY_PREVIEW));
+    if (b->digest) csm_fill_racy(flight->digest, b->digest, CSM_DIGEST_BYTES);
+    csm_store(&flight->lease, csm_lease_word(serial, false, (enum csm_lease_state)b->state));
     csm_store_release(&flight->serial, serial);
     CSM_CRASH_POINT("claim: recorded");
-    csm_index_occupy_locked(h, generation, slot, hash, f); /* the commit */
-    own_locked(h, generation, f, serial, now, 0, ticket);
+    csm_index_occupy_locked(h, b->generation, b->slot, b->hash, f); /* the commit */
+    *out = f;
+    return CSM_OK;
+}
+
+/* The caller computes, or asks for leave to: then the flight is the sidecar's, and the caller waits for it. */
+static int begin_or_ask_locked(csm *h, struct csm_beginning *b, csm_call *call) {
+    struct csm_asker asker = b->asker;
+    uint64_t sidecar = b->digest || b->key_bytes <= CSM_KEY_PREVIEW ? csm_lease_sidecar(h) : 0;
+    if (sidecar) {
+        b->owner = sidecar;
+        b->state = CSM_LEASE_ASKED;
+        b->asker = (struct csm_asker){0}; /* it is the caller who waits, by its node */
+    }
+    uint32_t f;
+    int code = csm_flight_begin_locked(h, b, &f);
+    if (code != CSM_OK) return code;
+    uint64_t serial = csm_load(&h->flights[f].serial);
+    if (!sidecar) {
+        own_locked(h, b->generation, f, serial, &call->ticket);
+        return CSM_OWNER;
+    }
+    CSM_CRASH_POINT("claim: asked");
+    if (csm_flight_join_locked(h, b->generation, f, serial, asker, &call->waiter) == CSM_JOINED) return CSM_JOINED;
+    /* No node to wait in: without the lease, then. */
+    csm_flight_take_over_locked(h, b->generation, f, serial, asker, &call->ticket);
     return CSM_OWNER;
 }
 
-static int claim_locked(csm *h, struct csm_hash hash, const char *key, size_t key_bytes, struct csm_asker asker,
-                        csm_call *call) {
+static int claim_locked(csm *h, struct csm_hash hash, const char *key, size_t key_bytes, const uint64_t *digest,
+                        struct csm_asker asker, csm_call *call) {
     if (csm_destroyed(h)) return CSM_GONE; /* under the lock: a flight here would be published for nobody */
     uint64_t generation = csm_load(&h->header->generation), slot, serial;
     uint32_t f;
+    int code;
     switch (csm_index_place_locked(h, generation, hash, key, key_bytes, &slot, &f)) {
     case CSM_PLACE_FULL:
         return CSM_READY;
     case CSM_PLACE_COMPUTING:
         serial = csm_load(&h->flights[f].serial); /* once: what was found live is what is joined or owned */
         if (csm_flight_is_live(h, generation, f, serial)) {
-            if (csm_flight_is_attended(h, f)) return join_locked(h, generation, f, serial, asker, &call->waiter);
-            take_over_locked(h, generation, f, serial, asker, &call->ticket);
-            return CSM_OWNER;
+            if (!csm_flight_is_attended(h, f)) {
+                csm_flight_take_over_locked(h, generation, f, serial, asker, &call->ticket);
+                return CSM_OWNER;
+            }
+            code = csm_flight_join_locked(h, generation, f, serial, asker, &call->waiter);
+            if (code == CSM_JOINED) csm_stat_add(h, CSM_STAT_WAITS, 1);
+            return code;
         }
         /* A computing slot whose flight does not point back: damage. Vacating it is safe, nobody owns it. */
         csm_index_vacate_locked(h, generation, slot);
         return CSM_AGAIN;
     case CSM_PLACE_FREE:
-        return begin_locked(h, generation, slot, hash, key, key_bytes, asker, &call->ticket);
+        return begin_or_ask_locked(h, &(struct csm_beginning){.generation = generation, .slot = slot, .hash = hash, .key = key,
+                                                              .key_bytes = key_bytes, .digest = digest, .asker = asker,
+                                                              .owner = csm_self(h), .state = CSM_LEASE_NONE}, call);
     case CSM_PLACE_NONE:
         break;
     }
@@ -231,13 +273,19 @@ static int claim_locked(csm *h, struct csm_hash hash, const char *key, size_t ke
 int csm_claim(csm *h, const char *key, size_t key_bytes, const csm_call *parent, csm_call *call) {
     if (key_bytes > CSM_MAX_KEY) return CSM_INVALID;
     struct csm_hash hash = csm_hash(h->secret, key, key_bytes);
+    uint64_t digest[CSM_DIGEST_WORDS];
+    bool digested = key_bytes > CSM_KEY_PREVIEW && csm_load(&h->header->sidecar);
+    if (digested) csm_digest(key, key_bytes, digest);
     if (!csm_linked(h)) return CSM_GONE;
     for (;;) {
         int code = csm_lock_within(h, &call->stalled_ns);
         if (code != CSM_OK) return code;
-        code = claim_locked(h, hash, key, key_bytes, asker_of(h, parent), call);
+        code = claim_locked(h, hash, key, key_bytes, digested ? digest : NULL, asker_of(h, parent), call);
         csm_unlock(h);
-        if (code == CSM_JOINED) return csm_cycle_check(h, call);
+        if (code == CSM_JOINED) {
+            csm_lease_joined(h, &call->waiter);
+            return csm_cycle_check(h, call);
+        }
         if (code != CSM_AGAIN) return code;
     }
 }
@@ -257,19 +305,19 @@ static bool is_sentinel(csm *h, const csm_waiter *w) {
     return csm_swap_if(word, seen, me);
 }
 
-static void leave(csm *h, csm_waiter *w) {
+void csm_flight_leave(csm *h, csm_waiter *w) {
     if (w->serial == 0) return;
     w->serial = 0;
     if (w->owner != csm_self(h) || w->node >= h->geo.nodes || w->flight >= h->geo.flights) return; /* a parent's, before a fork */
     csm_swap_if(&h->flights[w->flight].sentinel, w->node + 1, 0);
     csm_wait_node_drop(h, w->node);
-    csm_stats_waited(h, w);
+    if (h->role != CSM_SIDECAR) csm_stats_waited(h, w);
 }
 
 static int finish_wait(csm *h, csm_waiter *w) {
     csm_fence_acquire(); /* what ended the flight comes after its outcome */
     bool found = csm_outcome_find(h, w);
-    leave(h, w);
+    csm_flight_leave(h, w);
     return found ? CSM_OUTCOME : CSM_AGAIN;
 }
 
@@ -284,7 +332,7 @@ static int try_take_over(csm *h, csm_call *call) {
         csm_flight_is_live(h, w->generation, w->flight, w->serial)) {
         code = CSM_OK;
         if (!csm_flight_is_attended(h, w->flight)) {
-            take_over_locked(h, w->generation, w->flight, w->serial, (struct csm_asker){w->parent_id, w->parent}, &call->ticket);
+            csm_flight_take_over_locked(h, w->generation, w->flight, w->serial, (struct csm_asker){w->parent_id, w->parent}, &call->ticket);
             code = CSM_OWNER;
         }
     }
@@ -299,14 +347,14 @@ int csm_wait(csm *h, csm_call *call, uint64_t limit_ns) {
     uint64_t start = csm_now_ns();
     for (;;) {
         if (csm_load_acquire(&h->header->generation) != w->generation) {
-            leave(h, w);
+            csm_flight_leave(h, w);
             return CSM_AGAIN;
         }
         if (!csm_flight_is_live(h, w->generation, w->flight, w->serial)) return finish_wait(h, w);
         if (!csm_flight_is_attended(h, w->flight)) {
             int code = try_take_over(h, call);
             if (code != CSM_OK) {
-                leave(h, w);
+                csm_flight_leave(h, w);
                 return code;
             }
         }
@@ -323,7 +371,7 @@ void csm_wait_leave(csm *h, csm_call *call) {
      * is there, who ends the flight counts it, so an outcome found here did. One found afterwards may not have, and another
      * reader's place would be taken. If the flight ends in between, one reader too many is expected, and the record expires. */
     if (w->serial && w->flight < h->geo.flights && w->owner == csm_self(h)) csm_outcome_done(h, call, w->flight, w->serial);
-    leave(h, w);
+    csm_flight_leave(h, w);
 }
 
 int csm_cycle_check(csm *h, csm_call *call) {

@@ -81,6 +81,13 @@ bool csm_index_entry(csm *h, uint64_t generation, uint64_t slot, struct csm_foun
     return locate(h, generation, csm_load(&s->place), meta, out) && is_same(s, ctl);
 }
 
+bool csm_index_holds(csm *h, uint64_t generation, uint64_t slot, struct csm_hash hash) {
+    struct csm_found found;
+    uint32_t key_bytes;
+    if (!csm_index_entry(h, generation, slot, &found, &key_bytes) || csm_load(&h->slots[slot].tag) != hash.lo) return false;
+    return csm_equal_racy(h->arena + found.place * CSM_GRANULE, &hash.hi, sizeof hash.hi);
+}
+
 enum csm_place csm_index_place_locked(csm *h, uint64_t generation, struct csm_hash hash, const void *key,
                                       size_t key_bytes, uint64_t *slot_out, uint32_t *flight) {
     uint64_t slot = home_of(h, hash), tomb = UINT64_MAX;
@@ -177,13 +184,13 @@ static void count_commit_locked(struct csm_epoch *epoch, uint64_t entries) {
     csm_store_release(&epoch->entries, entries + 1);
 }
 
-void csm_index_commit_locked(csm *h, uint64_t generation, uint64_t entries, uint64_t slot, uint64_t place,
+void csm_index_commit_locked(csm *h, uint64_t generation, bool remote, uint64_t entries, uint64_t slot, uint64_t place,
                              uint64_t meta) {
     struct csm_epoch *epoch = csm_epoch_of(h, generation);
     struct csm_slot *s = &h->slots[slot];
     uint64_t bytes = csm_footprint(csm_meta_key(meta), csm_meta_value(meta)) * CSM_GRANULE;
     csm_store(&epoch->next_bytes_used, csm_load(&epoch->bytes_used) + bytes);
-    csm_store(&h->log[entries], csm_log_record(generation, slot));
+    csm_store(&h->log[entries], csm_log_record(generation, remote, slot));
     csm_fence_release(); /* SYNC reuse: the slot has been computing for a while; whoever sees the next two sees that */
     csm_store(&s->place, csm_place_seal(place, meta, generation));
     csm_store(&s->meta, meta);
@@ -201,7 +208,7 @@ void csm_index_repair_locked(csm *h, uint64_t generation) {
     /* A record at the end of the log is a commit under way or, if its slot is not full, one that never happened. It
      * cannot be an old one of this generation: each commit overwrites it and moves the end. */
     uint64_t record = csm_load(&h->log[at]), slot = record & UINT32_MAX;
-    if (record != csm_log_record(generation, slot) || slot >= h->geo.slots) return;
+    if (!csm_log_is_of(record, generation) || slot >= h->geo.slots) return;
     uint64_t ctl = csm_load(&h->slots[slot].ctl);
     if (csm_ctl_is_of(ctl, generation) && csm_ctl_state(ctl) == CSM_SLOT_FULL) count_commit_locked(epoch, at);
 }

@@ -39,8 +39,8 @@ void csm_index_occupy_locked(csm *h, uint64_t generation, uint64_t slot, struct 
 /* computing -> tomb or empty. */
 void csm_index_vacate_locked(csm *h, uint64_t generation, uint64_t slot);
 
-/* computing -> full, and into the log at `entries`, its end. The entry must be written before. */
-void csm_index_commit_locked(csm *h, uint64_t generation, uint64_t entries, uint64_t slot, uint64_t place,
+/* computing -> full, and into the log at `entries`, its end, as of `remote` origin or not. The entry must be written before. */
+void csm_index_commit_locked(csm *h, uint64_t generation, bool remote, uint64_t entries, uint64_t slot, uint64_t place,
                              uint64_t meta);
 
 /* Finishes a commit whose process died between the commit word and the counters. */
@@ -55,7 +55,17 @@ uint64_t csm_index_log_room(csm *h);
 /* Reads and bounds-checks a full slot of `generation`. */
 bool csm_index_entry(csm *h, uint64_t generation, uint64_t slot, struct csm_found *out, uint32_t *key_bytes);
 
-/* A log record names its generation, so that what an earlier one left is not mistaken for a commit of this. */
-static inline uint64_t csm_log_record(uint64_t generation, uint64_t slot) { return generation << 32 | slot; }
+/* Is there an entry with this hash in `slot`? */
+bool csm_index_holds(csm *h, uint64_t generation, uint64_t slot, struct csm_hash hash);
+
+/* A log record: remote (1) | generation (31) | slot (32). It names its generation, so that what an earlier one left is not mistaken for
+ * a commit of this. Remote: another host computed it. */
+static inline uint64_t csm_log_record(uint64_t generation, bool remote, uint64_t slot) {
+    return (uint64_t)remote << 63 | (generation & INT32_MAX) << 32 | slot;
+}
+static inline bool csm_log_is_of(uint64_t record, uint64_t generation) {
+    return ((record >> 32 ^ generation) & INT32_MAX) == 0;
+}
+static inline bool csm_log_is_remote(uint64_t record) { return record >> 63; }
 
 #endif

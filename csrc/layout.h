@@ -2,7 +2,7 @@
  *
  * A segment is one POSIX shm object:
  *
- *   header     identity, geometry, generation, locks, two epochs       \
+ *   header     identity, geometry, generation, locks, two epochs, peers\
  *   chunks     what the allocator knows of each chunk                   |  pages reserved at creation
  *   flights    computations in flight                                   |
  *   nodes      threads that wait                                        |
@@ -18,7 +18,7 @@
  *
  * Who may write. `L` under the write lock. `R` only the process that holds the row's OFD lock. `N` the process
  * whose owner word stands in the node. `A` anybody, by an atomic operation that is complete in itself. `C` the
- * creator, before `state` says ready. Fields written under the lock and read without it are accessed atomically
+ * creator, before `state` says ready; "by the sidecar": the process that `sidecar` names. Fields written under the lock and read without it are accessed atomically
  * on both sides.
  *
  * What makes death harmless: a slot's control word is the truth about its key; a flight is live only while a slot
@@ -53,6 +53,10 @@
 #define CSM_HOLES 256u
 #define CSM_VERSION_BYTES 1024u
 #define CSM_KEY_PREVIEW 96u
+#define CSM_DIGEST_BYTES 24u
+#define CSM_NODE_NAME 64u         /* of a node of the cluster; of an origin: that, '#', 16 digits */
+#define CSM_ORIGIN_BYTES 80u
+#define CSM_PEERS 64u
 #define CSM_PROBES 1024u /* at 80 % load linear probing's longest run for 10^7 keys is about 700 */
 #define CSM_STAT_WORDS 48u
 #define CSM_BUCKETS 17u           /* of a distribution of times; the last one has no upper bound */
@@ -112,7 +116,8 @@ struct csm_flight {
     uint64_t parent;     /* L  target word of the computation that its owner makes it for, 0: none */
     uint64_t parent_id;  /* L  and the id of that one's cache */
     unsigned char key[CSM_KEY_PREVIEW]; /* L */
-    uint64_t pad[4];
+    uint64_t lease;      /* A  see lease.h: what the cluster's sidecar has to do with it */
+    unsigned char digest[CSM_DIGEST_BYTES]; /* L  of a key that is longer than `key`, if the sidecar was asked */
 };
 
 struct csm_node {       /* 64 bytes */
@@ -158,8 +163,12 @@ struct csm_epoch {
     uint64_t reset_at_ns;     /* L  wall clock, for people; and who began this generation: */
     uint64_t reset_pid;       /* L */
     uint64_t reset_uid;       /* L */
+    uint64_t counter;         /* L  of resets, in the cluster */
+    uint64_t own_counter;     /* L  what it became with the last reset that was made on this host, 0: none was */
+    uint64_t origin_bytes;    /* L */
     uint64_t version_bytes;   /* L */
     uint64_t config_bytes;    /* L */
+    unsigned char origin[CSM_ORIGIN_BYTES];   /* L  who made the reset: node name '#' id of its segment */
     unsigned char version[CSM_VERSION_BYTES]; /* L  canonical JSON */
     unsigned char config[CSM_VERSION_BYTES];  /* L  the configured version last seen */
     uint64_t holes[CSM_HOLES];                /* L  free extents behind the run */
@@ -201,6 +210,15 @@ struct csm_row {              /* one page */
                        CSM_SLOWEST * sizeof(struct csm_slow) - 8 * CSM_MAX_CHUNKS];
 };
 
+/* A node of the cluster, for people and for who waits until all have a reset. By the sidecar. */
+struct csm_peer {
+    uint64_t turn;      /* odd while the record is being written */
+    uint64_t covers;    /* own_counter of this host's last reset that the node's state includes */
+    uint64_t state;     /* as the relay says it; 0 with an empty name: no record */
+    uint64_t since_ns;  /* wall clock */
+    unsigned char name[CSM_NODE_NAME]; /* ends with a 0 */
+};
+
 struct csm_geometry {         /* C  all of it follows from the settings; attachers compute it anew and compare */
     uint64_t memory_limit, max_items;
     uint64_t rows, flights, nodes;
@@ -235,7 +253,17 @@ struct csm_header {
     uint64_t rows_used;    /* A  high-water mark: rows below it have their page; believed by csm_process_rows only */
     uint64_t log_backed;   /* A  bytes of the log whose pages are there; believed by csm_index_log_room only */
     uint64_t pad5[2];
+    uint64_t sidecar;          /* A  owner word of the cluster's sidecar on this host, or 0 */
+    uint64_t sidecar_seen_ns;  /* by the sidecar: when it last looked, on the monotonic clock */
+    uint64_t lease_timeout_ns; /* by the sidecar */
+    uint64_t bell;             /* A  1: the doorbell was rung, and the sidecar has not looked since */
+    union {
+        sem_t semaphore;       /* the sidecar initialises; anybody posts */
+        unsigned char room[32];
+    } doorbell;
+    unsigned char node_name[CSM_NODE_NAME]; /* L, by the sidecar: ends with a 0; empty until there has been one */
     struct csm_epoch epoch[2];
+    struct csm_peer peers[CSM_PEERS]; /* by the sidecar */
 };
 
 #define CSM_AT(type, field, offset) \
@@ -248,7 +276,10 @@ CSM_AT(csm_header, generation, 256);
 CSM_AT(csm_header, write_lock, 320);
 CSM_AT(csm_header, reset_lock, 384);
 CSM_AT(csm_header, next_serial, 448);
-CSM_AT(csm_header, epoch, 512);
+CSM_AT(csm_header, sidecar, 512);
+CSM_AT(csm_header, doorbell, 544);
+CSM_AT(csm_header, node_name, 576);
+CSM_AT(csm_header, epoch, 640);
 CSM_AT(csm_row, stats, 64);
 CSM_AT(csm_row, compute, 448);
 CSM_AT(csm_row, wait, 600);

@@ -15,6 +15,7 @@
 #include "arena.h"
 #include "flight.h"
 #include "index.h"
+#include "lease.h"
 #include "lock.h"
 #include "outcome.h"
 #include "stats.h"
@@ -66,6 +67,7 @@ static void finish_locked(csm *h, const csm_ticket *t, bool wake) {
     csm_unlock(h);
     CSM_CRASH_POINT("finish: before wake-ups");
     if (wake) csm_wait_wake(h, csm_target(t->serial, t->flight));
+    csm_lease_ring(h); /* an entry to send, or the end of what was granted */
 }
 
 /* The ticket is copied and spent first: whatever happens next, it is not used twice. And the computation has taken its time, whatever
@@ -73,7 +75,8 @@ static void finish_locked(csm *h, const csm_ticket *t, bool wake) {
 static csm_call spend(csm *h, csm_call *call, const void *key, size_t key_bytes) {
     csm_call copy = *call;
     call->ticket.serial = 0;
-    if (copy.ticket.serial && copy.ticket.owner == csm_self(h)) csm_stats_computed(h, &copy.ticket, key, key_bytes);
+    bool computed = copy.ticket.serial && copy.ticket.owner == csm_self(h) && h->role != CSM_SIDECAR;
+    if (computed) csm_stats_computed(h, &copy.ticket, key, key_bytes);
     return copy;
 }
 
@@ -172,7 +175,7 @@ static int publish_entry_locked(csm *h, csm_call *call, uint64_t slot, uint64_t 
     }
     if (code == CSM_OK && locked == CSM_OK) {
         bool wake = csm_load(&flight->waiters);
-        csm_index_commit_locked(h, t->generation, entries, slot, place,
+        csm_index_commit_locked(h, t->generation, h->role == CSM_SIDECAR, entries, slot, place,
                                 csm_meta(bytes, (uint32_t)format, (uint32_t)key_bytes)); /* the commit */
         csm_stat_add(h, CSM_STAT_STORED, 1);
         csm_stat_add(h, CSM_STAT_STORED_BYTES, csm_extent_granules(extent) * CSM_GRANULE);
@@ -205,7 +208,7 @@ int csm_publish(csm *h, csm_call *call, const char *key, size_t key_bytes, int k
     int code = lock_for(h, &spent, &slot);
     if (code != CSM_OK) return code;
     if (kind != CSM_VALUE) {
-        csm_stat_add(h, kind == CSM_FAILURE ? CSM_STAT_FAILURES : CSM_STAT_UNCACHED, 1);
+        if (h->role != CSM_SIDECAR) csm_stat_add(h, kind == CSM_FAILURE ? CSM_STAT_FAILURES : CSM_STAT_UNCACHED, 1);
         return publish_outcome_locked(h, &spent, slot, kind, format, pieces, n, bytes, CSM_NOT_STORED);
     }
     struct csm_flight *flight = &h->flights[t->flight];

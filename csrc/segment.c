@@ -14,6 +14,7 @@
 
 #include "arena.h"
 #include "hash.h"
+#include "lease.h"
 #include "lock.h"
 #include "outcome.h"
 #include "process.h"
@@ -271,7 +272,7 @@ int csm_in_use(int fd) {
     return lock.l_type != F_UNLCK;
 }
 
-int csm_in_use_by_others(csm *h) { return csm_in_use(h->fd); /* own locks do not conflict */ }
+int csm_in_use_by_others(csm *h) { return csm_process_other_apps(h); }
 int csm_descriptor(csm *h) { return h->fd; }
 uint64_t csm_id(csm *h) { return h->id; }
 
@@ -286,7 +287,37 @@ void csm_unguard(int fd) { csm_process_unlock_byte(fd, CSM_LOCK_CREATE); }
 
 /* ---- generations ---- */
 
-void csm_segment_flip_locked(csm *h, const void *version, size_t version_bytes, const void *config, size_t config_bytes) {
+size_t csm_origin(csm *h, char *buffer) {
+    static const char digits[] = "0123456789abcdef";
+    size_t n = 0;
+    for (; n < CSM_NODE_NAME - 1 && csm_load(&h->header->node_name[n]); n++) buffer[n] = (char)csm_load(&h->header->node_name[n]);
+    buffer[n++] = '#';
+    for (int shift = 60; shift >= 0; shift -= 4) buffer[n++] = digits[h->id >> shift & 15];
+    return n;
+}
+
+/* Who made the reset, and the how manieth it is. */
+static void stamp(csm *h, const struct csm_flip *flip, const struct csm_epoch *old, struct csm_epoch *epoch) {
+    uint64_t counter = csm_load(&old->counter), own = csm_load(&old->own_counter);
+    const void *origin = old->origin;
+    uint64_t n = csm_min(csm_load(&old->origin_bytes), CSM_ORIGIN_BYTES);
+    char mine[CSM_ORIGIN_BYTES];
+    if (flip->what == CSM_OWN_RESET) {
+        own = counter = flip->counter ? flip->counter : counter + 1;
+        n = csm_origin(h, mine);
+        origin = mine;
+    } else if (flip->what == CSM_ADOPTED) {
+        counter = flip->counter;
+        n = csm_min(flip->origin_bytes, CSM_ORIGIN_BYTES);
+        origin = flip->origin;
+    }
+    csm_store(&epoch->counter, counter);
+    csm_store(&epoch->own_counter, own);
+    csm_store(&epoch->origin_bytes, n);
+    csm_fill_racy(epoch->origin, origin, n);
+}
+
+void csm_segment_flip_locked(csm *h, const struct csm_flip *flip) {
     struct csm_header *header = h->header;
     uint64_t generation = csm_load(&header->generation), next = generation + 1;
     struct csm_epoch *old = csm_epoch_of(h, generation), *epoch = csm_epoch_of(h, next);
@@ -304,18 +335,31 @@ void csm_segment_flip_locked(csm *h, const void *version, size_t version_bytes, 
     csm_store(&epoch->reset_at_ns, csm_wall_ns());
     csm_store(&epoch->reset_pid, h->pid);
     csm_store(&epoch->reset_uid, (uint64_t)geteuid());
-    uint64_t n = csm_min(version_bytes, CSM_VERSION_BYTES);
+    stamp(h, flip, old, epoch);
+    uint64_t n = csm_min(flip->version ? flip->version_bytes : csm_load(&old->version_bytes), CSM_VERSION_BYTES);
     csm_store(&epoch->version_bytes, n);
-    csm_fill_racy(epoch->version, version, n);
-    n = config ? csm_min(config_bytes, CSM_VERSION_BYTES) : csm_min(csm_load(&old->config_bytes), CSM_VERSION_BYTES);
+    csm_fill_racy(epoch->version, flip->version ? flip->version : old->version, n);
+    n = csm_min(flip->config ? flip->config_bytes : csm_load(&old->config_bytes), CSM_VERSION_BYTES);
     csm_store(&epoch->config_bytes, n);
-    csm_fill_racy(epoch->config, config ? config : old->config, n);
+    csm_fill_racy(epoch->config, flip->config ? flip->config : old->config, n);
     CSM_CRASH_POINT("flip: prepared");
     /* SYNC flip: pairs with every load of the generation; and, with csm_arena_is_pinned, with the pins. Killed before it:
      * no reset took place. Killed after it: it did, as a whole. */
     csm_store_seq(&header->generation, next);
     CSM_CRASH_POINT("flip: done");
     csm_fence_seq();
+}
+
+void csm_segment_flipped(csm *h, uint64_t generation) {
+    CSM_CRASH_POINT("reset: before wake-ups");
+    csm_wait_wake(h, 0);
+    csm_lease_ring(h);
+    csm_outcome_sweep(h, generation);
+}
+
+/* Is it the version in force? */
+static bool is_version(struct csm_epoch *epoch, const char *version, size_t bytes) {
+    return csm_load(&epoch->version_bytes) == bytes && csm_equal_racy(epoch->version, version, bytes);
 }
 
 static bool is_configured(struct csm_epoch *epoch, const char *config, size_t config_bytes) {
@@ -336,9 +380,10 @@ static bool may_join_unlocked(csm *h, int cold_when_alone, const char *config, s
 int csm_join(csm *h, int role, int cold_when_alone, const char *config, size_t config_bytes, int *flipped) {
     *flipped = 0;
     if (config_bytes > CSM_VERSION_BYTES) return CSM_INVALID;
-    if (role == CSM_OBSERVER) {
+    if (role == CSM_OBSERVER || role == CSM_SIDECAR) {
         /* Who only looks on needs neither lock nor row: it gets by beside a stopped lock holder, on a full /dev/shm and
-         * with a full row table, and does not make the segment look used. It takes a row when it resets or verifies. */
+         * with a full row table, and does not make the segment look used. It takes a row when it resets or verifies; a sidecar, in
+         * csm_relay_open. */
         h->role = (uint64_t)role;
         return CSM_OK;
     }
@@ -351,17 +396,20 @@ int csm_join(csm *h, int role, int cold_when_alone, const char *config, size_t c
     struct csm_epoch *epoch = csm_epoch_of(h, csm_load(&h->header->generation));
     bool differs = !is_configured(epoch, config, config_bytes);
     bool cold = cold_when_alone && !csm_process_other_apps(h) && csm_load(&epoch->entries);
-    if (differs)
-        csm_segment_flip_locked(h, config, config_bytes, config, config_bytes);
-    else if (cold)
-        csm_segment_flip_locked(h, epoch->version, csm_load(&epoch->version_bytes), NULL, 0);
+    if (differs) {
+        /* The first version of a segment that was never reset is no reset, or each host that starts would reset the cluster. Nor is
+         * one that is in force already: this host comes later than the one that brought it. */
+        bool first = csm_load(&epoch->counter) == 0 && csm_load(&epoch->config_bytes) == 0;
+        bool is_reset = !first && !is_version(epoch, config, config_bytes);
+        csm_segment_flip_locked(h, &(struct csm_flip){.what = is_reset ? CSM_OWN_RESET : CSM_COLD, .version = config,
+                                                      .version_bytes = config_bytes, .config = config, .config_bytes = config_bytes});
+    } else if (cold) {
+        csm_segment_flip_locked(h, &(struct csm_flip){.what = CSM_COLD});
+    }
     *flipped = differs || cold;
     csm_process_join(h, (uint64_t)role);
     uint64_t generation = csm_load(&h->header->generation);
     csm_unlock(h);
-    if (*flipped) {
-        csm_wait_wake(h, 0);
-        csm_outcome_sweep(h, generation);
-    }
+    if (*flipped) csm_segment_flipped(h, generation);
     return CSM_OK;
 }

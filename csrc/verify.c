@@ -83,7 +83,7 @@ static void check_entry(struct check *c, uint64_t i) {
     uint64_t record = csm_load(&h->log[i]), slot = record & UINT32_MAX;
     struct csm_found found, again;
     uint32_t key_bytes;
-    if (record != csm_log_record(c->generation, slot) || !csm_index_entry(h, c->generation, slot, &found, &key_bytes)) {
+    if (!csm_log_is_of(record, c->generation) || !csm_index_entry(h, c->generation, slot, &found, &key_bytes)) {
         fault(c, "log %" PRIu64 ": names slot %" PRIu64 ", which is not full or names no entry", i, slot);
         return;
     }

@@ -45,7 +45,7 @@ void csm_wait_node_drop(csm *h, uint32_t node) {
     csm_store_release(&n->owner, 0);
 }
 
-int csm_wait_sleep(csm *h, uint32_t node, uint64_t ns) {
+int csm_wait_on(sem_t *semaphore, uint64_t ns) {
     struct timespec until;
     int rc;
 #if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 30) && !defined(CSM_TSAN)
@@ -58,9 +58,20 @@ int csm_wait_sleep(csm *h, uint32_t node, uint64_t ns) {
     uint64_t at = (uint64_t)until.tv_nsec + ns;
     until.tv_sec += (time_t)(at / 1000000000u);
     until.tv_nsec = (long)(at % 1000000000u);
-    rc = CSM_SLEEP(&h->nodes[node].u.semaphore);
+    rc = CSM_SLEEP(semaphore);
     if (rc == 0) return CSM_OK;
     return errno == EINTR ? CSM_INTERRUPTED : CSM_TIMEOUT;
+}
+
+int csm_wait_sleep(csm *h, uint32_t node, uint64_t ns) { return csm_wait_on(&h->nodes[node].u.semaphore, ns); }
+
+void csm_wait_wake_one(csm *h, uint64_t target) {
+    uint32_t used = csm_wait_nodes(h);
+    for (uint32_t node = 0; node < used; node++) {
+        if (csm_wait_target(h, node) != target || !csm_process_alive(h, csm_load(&h->nodes[node].owner))) continue;
+        sem_post(&h->nodes[node].u.semaphore);
+        return;
+    }
 }
 
 void csm_wait_wake(csm *h, uint64_t target) {

@@ -19,6 +19,12 @@ void csm_wait_node_drop(csm *h, uint32_t node);
 /* Sleeps in the node at most `ns`. CSM_OK (woken), CSM_TIMEOUT, CSM_INTERRUPTED. */
 int csm_wait_sleep(csm *h, uint32_t node, uint64_t ns);
 
+/* Sleeps on any semaphore. */
+int csm_wait_on(sem_t *semaphore, uint64_t ns);
+
+/* Wakes one of those that wait for `target` and live. */
+void csm_wait_wake_one(csm *h, uint64_t target);
+
 /* Wakes all that wait for `target`, or everybody when it is 0. */
 void csm_wait_wake(csm *h, uint64_t target);
 

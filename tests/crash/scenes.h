@@ -228,7 +228,7 @@ static void reset(struct check_child *me, csm *h) {
     uint64_t generation = csm_generation(h);
     step_begin();
     int code = csm_reset_lock(h, FOR_EVER);
-    if (code == CSM_OK) code = csm_reset_commit(h, "2", 1);
+    if (code == CSM_OK) code = csm_reset_commit(h, "2", 1, 0);
     csm_reset_unlock(h);
     step_end();
     CHECK_EQ(code, CSM_OK);

@@ -207,7 +207,7 @@ static inline bool check_beside_stopped(csm *h, uint64_t generation, enum busy h
         int code = csm_reset_lock(h, 0);
         CHECK_EQ(code, holder && csm_process_alive(h, holder) ? CSM_TIMEOUT : CSM_OK);
         if (code == CSM_OK) {
-            CHECK_EQ(csm_reset_commit(h, "2", 1), CSM_OK);
+            CHECK_EQ(csm_reset_commit(h, "2", 1, 0), CSM_OK);
             csm_reset_unlock(h);
             CHECK(!is_stored(h, OTHER));
             fill_arena(h); /* but for what the victim has pinned, and may still be writing */

@@ -235,7 +235,7 @@ static inline uint64_t check_stat(csm *h, enum csm_stat stat) { return check_inf
 
 static inline void check_reset(csm *h) {
     CHECK_EQ(csm_reset_lock(h, UINT64_C(60000000000)), CSM_OK);
-    CHECK_EQ(csm_reset_commit(h, "2", 1), CSM_OK);
+    CHECK_EQ(csm_reset_commit(h, "2", 1, 0), CSM_OK);
     csm_reset_unlock(h);
 }
 

@@ -204,10 +204,10 @@ static void versions_are_kept_whole(void) {
     CHECK_EQ(csm_version(h, version, sizeof version, &bytes, &generation), CSM_OK);
     CHECK(bytes == 1 && version[0] == '1' && generation == 1);
     memset(given, 'x', sizeof given);
-    CHECK_EQ(csm_reset_commit(h, given, 3), CSM_INVALID); /* without the reset lock */
+    CHECK_EQ(csm_reset_commit(h, given, 3, 0), CSM_INVALID); /* without the reset lock */
     CHECK_EQ(csm_reset_lock(h, 0), CSM_OK);
-    CHECK_EQ(csm_reset_commit(h, given, CSM_VERSION_BYTES + 1), CSM_INVALID);
-    CHECK_EQ(csm_reset_commit(h, given, CSM_VERSION_BYTES), CSM_OK);
+    CHECK_EQ(csm_reset_commit(h, given, CSM_VERSION_BYTES + 1, 0), CSM_INVALID);
+    CHECK_EQ(csm_reset_commit(h, given, CSM_VERSION_BYTES, 0), CSM_OK);
     csm_reset_unlock(h);
     CHECK_EQ(csm_version(h, version, sizeof version, &bytes, &generation), CSM_OK);
     CHECK(bytes == CSM_VERSION_BYTES && memcmp(version, given, bytes) == 0 && generation == 2);

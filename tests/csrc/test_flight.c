@@ -172,7 +172,7 @@ static void a_version_that_comes_back_is_another_generation(void) {
     CHECK_EQ(check_store(h, "old", 10, 1), CSM_OK);
     CHECK_EQ(check_claim(h, "k", &call), CSM_OWNER);
     CHECK_EQ(csm_reset_lock(h, 0), CSM_OK);
-    for (int i = 2; i <= 5; i++) CHECK_EQ(csm_reset_commit(h, i % 2 ? "1" : "2", 1), CSM_OK);
+    for (int i = 2; i <= 5; i++) CHECK_EQ(csm_reset_commit(h, i % 2 ? "1" : "2", 1, 0), CSM_OK);
     csm_reset_unlock(h);
     char version[8];
     size_t bytes;

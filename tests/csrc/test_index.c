@@ -57,7 +57,7 @@ static void commit(csm *h, struct item *item, uint64_t place) {
     CHECK_EQ(csm_arena_back(h, csm_extent(place, 2)), CSM_OK);
     memcpy(entry, &head, sizeof head);
     memcpy(entry + sizeof head, item->key, head.key_bytes);
-    csm_index_commit_locked(h, GENERATION(h), check_info(h).entries, item->slot, place, csm_meta(0, 3, head.key_bytes));
+    csm_index_commit_locked(h, GENERATION(h), false, check_info(h).entries, item->slot, place, csm_meta(0, 3, head.key_bytes));
     item->state = CSM_SLOT_FULL;
 }
 

@@ -164,7 +164,7 @@ static void a_stopped_holder_costs_less_than_a_second(void) {
         case 4: code = csm_destroy(h); break;
         case 5:
             CHECK_EQ(csm_reset_lock(h, 0), CSM_OK);
-            code = csm_reset_commit(h, "2", 1);
+            code = csm_reset_commit(h, "2", 1, 0);
             csm_reset_unlock(h);
             break;
         }
@@ -303,8 +303,8 @@ static void resetters_take_turns_and_the_dead_are_passed_over(void) {
     CHECK_EQ(csm_reset_lock(a, 0), CSM_OK);
     CHECK_EQ(csm_reset_lock(b, 0), CSM_TIMEOUT);
     CHECK_EQ(csm_reset_lock(a, 0), CSM_TIMEOUT); /* another thread of the same process */
-    CHECK_EQ(csm_reset_commit(b, "2", 1), CSM_INVALID);
-    CHECK_EQ(csm_reset_commit(a, "2", 1), CSM_OK);
+    CHECK_EQ(csm_reset_commit(b, "2", 1, 0), CSM_INVALID);
+    CHECK_EQ(csm_reset_commit(a, "2", 1, 0), CSM_OK);
     csm_reset_unlock(b); /* not b's to release */
     CHECK_EQ(csm_reset_lock(b, 0), CSM_TIMEOUT);
     csm_reset_unlock(a);

@@ -435,7 +435,7 @@ static void another_configured_version_is_a_reset(void) {
     CHECK_EQ(joined(b, CSM_APP, 0, ""), 0); /* does not say */
     CHECK(check_has(b, "k", 10, 1));
     CHECK_EQ(csm_reset_lock(b, LONG_NS), CSM_OK);
-    CHECK_EQ(csm_reset_commit(b, "7", 1), CSM_OK);
+    CHECK_EQ(csm_reset_commit(b, "7", 1, 0), CSM_OK);
     csm_reset_unlock(b);
     CHECK_EQ(joined(b, CSM_APP, 0, "\"one\""), 0); /* the configuration is the same: the version went on from there */
     version_is(a, "7", 3);

@@ -146,7 +146,7 @@ static void reset(struct member *m) {
     CHECK_EQ(code, CSM_OK);
     uint64_t next = csm_generation(m->h) + 1;
     csm_raise(&source->version, next);
-    code = csm_reset_commit(m->h, "2", 1);
+    code = csm_reset_commit(m->h, "2", 1, 0);
     CHECK(code == CSM_OK || code == CSM_BUSY);
     if (code == CSM_OK) CHECK_EQ(csm_generation(m->h), next);
     csm_reset_unlock(m->h);

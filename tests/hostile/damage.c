@@ -6,6 +6,7 @@
 
 #include "flight.h"
 #include "index.h"
+#include "lease.h"
 
 uint64_t feed_next(struct feed *feed) {
     if (feed->bytes >= 4) {
@@ -29,8 +30,9 @@ static bool within(uint64_t at, uint64_t off, uint64_t n, uint64_t bytes, uint64
 }
 
 static bool is_semaphore(const struct csm_geometry *geo, uint64_t at) {
-    uint64_t inside;
-    return within(at, geo->nodes_off, geo->nodes, sizeof(struct csm_node), &inside) && inside >= offsetof(struct csm_node, u);
+    uint64_t inside, bell = offsetof(struct csm_header, doorbell);
+    return within(at, bell, 1, sizeof(sem_t), &inside) ||
+           (within(at, geo->nodes_off, geo->nodes, sizeof(struct csm_node), &inside) && inside >= offsetof(struct csm_node, u));
 }
 
 /* Is it part of the header or the key of an entry in force? */
@@ -78,7 +80,7 @@ static struct part some_part(const struct life *l, struct feed *feed) {
     const struct csm_geometry *geo = &l->of_a.geo;
     uint64_t epoch = offsetof(struct csm_header, epoch) + (l->calls[0].ticket.generation & 1) * sizeof(struct csm_epoch);
     switch (feed_below(feed, 14)) {
-    case 0: return (struct part){0, 64, 8};
+    case 0: return (struct part){0, 80, 8};
     case 1: return (struct part){epoch, offsetof(struct csm_epoch, version) / 8, 8};
     case 11: return (struct part){epoch + offsetof(struct csm_epoch, holes), 4, 8};
     case 12: return (struct part){offsetof(struct csm_header, epoch), 2, sizeof(struct csm_epoch)};
@@ -100,7 +102,7 @@ static struct part some_part(const struct life *l, struct feed *feed) {
 static uint64_t some_word(const struct life *l, uint64_t old, struct feed *feed) {
     const csm *h = &l->of_a;
     uint64_t generation = l->calls[0].ticket.generation, n = feed_next(feed);
-    switch (feed_below(feed, 24)) {
+    switch (feed_below(feed, 26)) {
     case 0: return 0;
     case 1: return 1;
     case 2: return UINT64_MAX;
@@ -121,9 +123,11 @@ static uint64_t some_word(const struct life *l, uint64_t old, struct feed *feed)
     case 17: return csm_meta(n % 10000, n / 10000 % 40, n / 400000 % 20);
     case 18: return csm_meta(UINT64_C(1) << (n % 40), 3, UINT16_MAX);
     case 19: return csm_target(l->calls[n % 3].ticket.serial, l->calls[n % 3].ticket.flight);
-    case 20: return csm_log_record(generation, n % h->geo.slots);
+    case 20: return csm_log_record(generation, n & 1, (n >> 1) % h->geo.slots);
     case 21: return n % 8 ? csm_owner((uint32_t)n % 8, n / 8 % 4) : l->of_b.self; /* a lock in live hands that do not hold it: rarely */
     case 22: return UINT64_MAX / 2 + n % 3;
+    case 23: return csm_lease_word(l->calls[n % 3].ticket.serial, n / 3 % 2, (enum csm_lease_state)(n / 6 % 8));
+    case 24: return csm_now_ns() - n % 3 * 1000000;
     default: return n << 32 ^ feed_next(feed);
     }
 }

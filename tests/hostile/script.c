@@ -259,7 +259,7 @@ static void reset(struct script *s) {
     if (CALL(OP_RESET_LOCK, csm_reset_lock(s->h, SHORT_NS)) != CSM_OK) return;
     char version[CSM_VERSION_BYTES];
     memset(version, '7', sizeof version);
-    CALL(OP_RESET_COMMIT, csm_reset_commit(s->h, version, feed_below(&s->feed, sizeof version + 1)));
+    CALL(OP_RESET_COMMIT, csm_reset_commit(s->h, version, feed_below(&s->feed, sizeof version + 1), feed_below(&s->feed, 2)));
     csm_reset_unlock(s->h);
 }
 
