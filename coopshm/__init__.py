@@ -30,7 +30,7 @@ A map of the package, each module importing only from those above it:
     decorators  memoize                         observe    attaching from outside, to look on
     status/     looking again and again: a page for people
     metrics     the same for Prometheus (imports its client: coopshm[metrics])
-    admin/      the command line
+    admin/      the command line                integrations/  for Flask and Django
 """
 
 from __future__ import annotations

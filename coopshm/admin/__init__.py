@@ -15,7 +15,11 @@ a row at most, and a lock that the next process takes over.
 
 from __future__ import annotations
 
-__all__ = ["main"]
+from collections.abc import Sequence
+
+from ..config import Config
+
+__all__ = ["main", "run"]
 
 
 def main() -> None:
@@ -23,3 +27,10 @@ def main() -> None:
     from .cli import cli
 
     cli(prog_name="coopshm-admin")
+
+
+def run(arguments: Sequence[str], config: Config, name: str) -> None:
+    """Run coopshm-admin on `arguments`, and exit: as the command `name` of an application with this configuration."""
+    from .cli import cli
+
+    cli([*arguments], prog_name=name, obj=config)

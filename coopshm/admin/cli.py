@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from ..config import Config
 from ..errors import CoopshmError
 from . import changing, entries, looking, serving
 from .session import JSON_HELP, FailedError, Session, namespace_option
@@ -47,7 +48,8 @@ def cli(ctx: click.Context, config_path: str | None, namespace: str | None, as_j
     """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a key may hold what the terminal cannot show
-    ctx.obj = Session(config_path, namespace, as_json)
+    given = ctx.obj if config_path is None and isinstance(ctx.obj, Config) else None  # see `run`
+    ctx.obj = Session(config_path, namespace, as_json, given)
 
 
 for _command in (*looking.COMMANDS, *entries.COMMANDS, *changing.COMMANDS, *serving.COMMANDS):

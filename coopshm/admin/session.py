@@ -74,14 +74,18 @@ def _check_name(_ctx: click.Context, _param: click.Parameter, name: str | None) 
 class Session:
     """One run of coopshm-admin."""
 
-    def __init__(self, config_path: str | None, namespace: str | None, as_json: bool) -> None:
+    def __init__(
+        self, config_path: str | None, namespace: str | None, as_json: bool, given: Config | None = None
+    ) -> None:
+        """`given`: the configuration, where no file is named."""
         self.config_path = config_path
+        self._given = given
         self.json = as_json
         self._namespace = namespace
 
     @cached_property
     def config(self) -> Config:
-        loaded = load(self.config_path)
+        loaded = self._given or load(self.config_path)
         return loaded._replace(namespace=self._namespace) if self._namespace else loaded
 
     def place(self, cache: str) -> Place:
