@@ -68,6 +68,10 @@ soak: $(INSTALLED) ## everything at once for SECONDS (60) while processes are ki
 takeover: $(INSTALLED) ## how long the living wait for the dead and the stopped
 	$(PY) -m tests.soak.takeover
 
+.PHONY: servers
+servers: $(INSTALLED) ## run real servers, and write what came of it into the table of docs/servers.md
+	$(PY) -m tests.servers.table
+
 .PHONY: demo
 demo: $(INSTALLED) ## 64 clients on a real gunicorn: per-worker caching beside coopshm
 	$(PY) -m demo

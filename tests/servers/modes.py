@@ -28,7 +28,7 @@ ALL: Mapping[str, Check] = {
 }
 
 ONE_AT_A_TIME = "a worker has one request at a time"
-UNCHANGED = "no difference is known"
+UNCHANGED = "not run in this mode: what it changes is not known to matter here"
 A_RELOAD_DOES = "a reload does it"
 NO_TIMEOUT = "it has none for workers that are at work"
 NO_UPGRADE = "it cannot replace its master"
@@ -91,3 +91,18 @@ MODES = [
     Mode("granian", "wsgi", granian.Granian, {**ALL, **_GRANIAN}),
     Mode("granian", "asgi", granian.Asgi, {**ALL, **_GRANIAN}),
 ]
+
+
+class Cell(NamedTuple):
+    """One check of one mode: a test."""
+
+    mode: Mode
+    column: str
+    check: Check
+
+    @property
+    def id(self) -> str:
+        return f"{self.mode.server}-{self.mode.mode}-{self.column}".replace(" ", "-")
+
+
+CELLS = [Cell(mode, column, check) for mode in MODES for column in COLUMNS if callable(check := mode.checks[column])]

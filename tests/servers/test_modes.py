@@ -6,19 +6,10 @@ import functools
 
 import pytest
 
-from tests.servers.modes import COLUMNS, MODES, Mode
+from tests.servers.modes import CELLS, Cell
 from tests.servers.site import Site
 
-CELLS = [
-    pytest.param(mode, column, id=f"{mode.server}-{mode.mode}-{column}".replace(" ", "-"))
-    for mode in MODES
-    for column in COLUMNS
-    if not isinstance(mode.checks[column], str)
-]
 
-
-@pytest.mark.parametrize(("mode", "column"), CELLS)
-def test_cell(mode: Mode, column: str, site: Site) -> None:
-    check = mode.checks[column]
-    assert not isinstance(check, str)
-    check(functools.partial(mode.make, site))
+@pytest.mark.parametrize("cell", [pytest.param(cell, id=cell.id) for cell in CELLS])
+def test_cell(cell: Cell, site: Site) -> None:
+    cell.check(functools.partial(cell.mode.make, site))
