@@ -21,3 +21,20 @@ def test_a_reload_with_another_version_in_the_configuration_resets_the_cache(sit
         assert site.observe("pages").version == 2
         assert site.computations("key", cache="pages") == {"key": 2}
         assert site.computations("key", cache="kept") == {"key": 2}
+
+
+class Logging(Gunicorn):
+    config = "logging.py"
+
+
+def test_what_coopshm_has_to_say_goes_where_gunicorn_logs(site: Site) -> None:
+    with Logging(site) as server:
+        assert server.get("/value/kept/key").good
+        until(lambda: f"/dev/shm/coopshm:{site.namespace}:pages): created" in server.log(), server.log)
+        until(lambda: f"/dev/shm/coopshm:{site.namespace}:kept): created" in server.log(), server.log)
+
+
+def test_without_that_it_is_quiet(site: Site) -> None:
+    with Gunicorn(site) as server:
+        assert server.get("/value/kept/key").good
+    assert "coopshm" not in server.log()
