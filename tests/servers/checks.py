@@ -212,7 +212,7 @@ def lost(server: Server, replies: list[Reply]) -> list[Reply]:
     return [reply for reply in failed(replies) if reply.status or reply.request in begun]
 
 
-def recruit(server: Server, crowd: Crowd, key: str, workers: int = 2) -> None:
+def recruit(server: Server, crowd: Crowd, key: str, workers: int = 2, cache: str = "pages") -> None:
     """Have clients ask for a key that is being computed, until so many workers and all clients were heard."""
 
     def asked() -> int:
@@ -222,4 +222,4 @@ def recruit(server: Server, crowd: Crowd, key: str, workers: int = 2) -> None:
         until(lambda: asked() >= len(crowd), lambda: f"{asked()} of {len(crowd)} clients have been heard")
         if len(server.site.asking(key)) >= workers:
             return
-        crowd.ask(f"/value/pages/{key}")
+        crowd.ask(f"/value/{cache}/{key}")
