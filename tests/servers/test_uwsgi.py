@@ -176,6 +176,20 @@ def test_workers_that_cheaper_ends_leave_the_values_and_nothing_else(site: Site)
         assert (stats.processes, stats.flights, stats.waiters, stats.computations) == (2, 0, 0, 1)
 
 
+def test_a_reload_with_another_version_in_the_configuration_resets_the_cache(site: Site) -> None:
+    """The master starts itself anew, and reads it again."""
+    with Uwsgi(site) as server:
+        assert server.get("/value/kept/key").good
+        old = server.processes() - {server.master}
+        site.configure(version=2)
+        server.reload()
+        until(lambda: server.processes().isdisjoint(old))
+        server.wait_for_workers()
+        assert server.get("/value/kept/key").good
+        assert site.observe("kept").version == 2
+        assert site.computations("key", cache="kept") == {"key": 2}
+
+
 # ---- processes beside the workers
 
 MULE = """
