@@ -43,6 +43,7 @@ __all__ = [
     "encode_version",
     "load",
     "parse_size",
+    "read_toml",
     "resolve_callable",
     "resolve_object",
     "segment_name",
@@ -349,13 +350,13 @@ def load(source: Mapping[str, object] | str | os.PathLike[str] | None = None) ->
         if not isinstance(source, (str, os.PathLike)):
             raise not_allowed("configuration", source, "a mapping, or the path of a TOML file")
         label = os.fsdecode(source)
-        table = _read(label, label)
+        table = read_toml(label, label)
     elif path := os.environ.get("COOPSHM_CONFIG"):
         label = f"<$COOPSHM_CONFIG: {path}>"
-        table = _read(path, label)
+        table = read_toml(path, label)
     elif os.path.exists(_DEFAULT_FILE):
         label = os.path.abspath(_DEFAULT_FILE)
-        table = _read(label, label)
+        table = read_toml(label, label)
     else:
         label, table, implicit = "<no configuration>", {}, True
     try:
@@ -367,7 +368,8 @@ def load(source: Mapping[str, object] | str | os.PathLike[str] | None = None) ->
     return config
 
 
-def _read(path: str, label: str) -> dict[str, object]:
+def read_toml(path: str, label: str) -> dict[str, object]:
+    """Return what a TOML file says, unchecked. Raises ConfigError, whose message begins with `label`."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:

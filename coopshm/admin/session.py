@@ -26,6 +26,7 @@ __all__ = [
     "complain",
     "json_option",
     "name_argument",
+    "names_argument",
     "namespace_option",
     "version_text",
 ]
@@ -71,6 +72,12 @@ def _check_name(_ctx: click.Context, _param: click.Parameter, name: str | None) 
         raise click.BadParameter(str(exc)) from exc
 
 
+def _check_names(_ctx: click.Context, _param: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        _check_name(_ctx, _param, name)
+    return names
+
+
 class Session:
     """One run of coopshm-admin."""
 
@@ -81,12 +88,12 @@ class Session:
         self.config_path = config_path
         self._given = given
         self.json = as_json
-        self._namespace = namespace
+        self.namespace = namespace
 
     @cached_property
     def config(self) -> Config:
         loaded = self._given or load(self.config_path)
-        return loaded._replace(namespace=self._namespace) if self._namespace else loaded
+        return loaded._replace(namespace=self.namespace) if self.namespace else loaded
 
     def place(self, cache: str) -> Place:
         return Place(self.config.namespace, cache)
@@ -151,6 +158,7 @@ namespace_option = click.option(
     help="Default: $COOPSHM_NAMESPACE, else that of the configuration, else 'default'.",
 )
 name_argument = click.argument("name", callback=_check_name, shell_complete=_complete_cache)
+names_argument = click.argument("names", nargs=-1, callback=_check_names, shell_complete=_complete_cache)
 
 
 def version_text(version: object) -> str:

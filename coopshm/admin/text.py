@@ -66,8 +66,7 @@ def plain(blocks: Sequence[Block]) -> str:
         if isinstance(block, Line):
             texts.append(block.text)
         else:
-            title = [f"\n{block.title}"] if block.title and texts else [block.title] if block.title else []
-            texts += [*title, *_rows(block)]
+            texts += [*([block.title] if block.title else []), *_rows(block)]
     return "\n".join(texts)
 
 

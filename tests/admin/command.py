@@ -25,6 +25,22 @@ FAILED, USAGE, NOTHING, UNUSABLE, DENIED, BUSY = 1, 2, 3, 4, 5, 6
 
 Result = subprocess.CompletedProcess[str]
 
+#: The command as another user. That one may not read the interpreter's files, so it is loaded before.
+_AS_USER = """
+import os, sys
+import difflib, grp, json, pwd
+__import__("tomllib" if sys.version_info >= (3, 11) else "tomli")
+from coopshm.admin.cli import cli
+uid = int(sys.argv.pop(1))
+os.setgroups([]), os.setgid(uid), os.setuid(uid)
+cli(prog_name="coopshm-admin")
+"""
+
+
+def command_of(uid: int) -> list[str]:
+    """The beginning of a command line that runs coopshm-admin as a user."""
+    return [COMMAND] if uid == os.geteuid() else [sys.executable, "-c", _AS_USER, str(uid)]
+
 
 class Admin:
     """Runs the command in the test's namespace, in an empty directory."""

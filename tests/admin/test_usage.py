@@ -80,5 +80,45 @@ def test_it_is_a_module_too_and_documents_its_exit_status(admin) -> None:
         [sys.executable, "-m", "coopshm.admin", "--help"], capture_output=True, text=True, check=True, timeout=WATCHDOG
     )
     assert done.stdout == admin.run("--help").stdout
-    assert "Exit status: 0 done; 1 failed" in done.stdout
+    for documented in ("Exit status:", "  3  there is no such cache", "Environment:", "Files:", "Examples:"):
+        assert documented in done.stdout
     assert "Usage: coopshm-admin" in done.stdout
+
+
+def test_every_command_and_option_is_explained(admin) -> None:
+    names = [
+        line.split()[0] for line in admin.run("--help").stdout.split("Commands:\n")[1].split("\n\n")[0].splitlines()
+    ]
+    assert names[:11] == "list stats flights top keys get doctor config reset verify destroy".split()
+    assert names[-1] == "completion"
+    for name in [*names, "config check"]:
+        done = admin.run(*name.split(), "--help")
+        assert done.returncode == 0
+        assert len(done.stdout.splitlines()) > 5
+
+
+def complete(admin, *words: str) -> list[str]:
+    """What bash is told to offer for the last word."""
+    environment = {
+        "_COOPSHM_ADMIN_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(("coopshm-admin", *words)),
+        "COMP_CWORD": str(len(words)),
+    }
+    done = admin.run(env=environment)
+    assert done.stderr == ""
+    return [line.partition(",")[2] for line in done.stdout.split()]
+
+
+def test_shells_complete_commands_options_and_caches(admin, namespace, use) -> None:
+    use([])
+    path_of(namespace, "pages").write_bytes(b"")
+    assert complete(admin, "ke") == ["keys"]
+    assert complete(admin, "--namespace", namespace, "stats", "") == ["c", "pages"]
+    assert complete(admin, "--namespace", namespace, "top", "c", "p") == ["pages"]
+    assert complete(admin, "--namespace", namespace[:-1]) == [namespace]
+    assert complete(admin, "--namespace", namespace, "keys", "c", "--sort", "s") == ["stored", "size"]
+    assert complete(admin, "--config", "nowhere.toml", "stats", "") == []
+    for shell in ("bash", "zsh", "fish"):
+        assert "_COOPSHM_ADMIN_COMPLETE" in admin.text(f"completion {shell}")
+    bash = admin.text("completion bash")
+    assert subprocess.run(["bash", "-n"], input=bash, text=True, capture_output=True, check=True).stderr == ""
