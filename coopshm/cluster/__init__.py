@@ -7,4 +7,6 @@ Workers import nothing of this package. A map of it, each module importing only 
     messages  what nodes say to each other, bounded
     views     whom a node sees, and which of them owns a key
     leases    the owner node's table           asks       the asker's side of it
+    trust     mutual TLS, by a secret or by certificates
+    wire      frames, and what goes before what    links      accepting and dialling
 """

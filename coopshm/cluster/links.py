@@ -1,0 +1,232 @@
+"""Connections: accepted and dialled, authenticated before a byte of them is looked at, limited in number and time.
+
+What is refused costs a connection slot for HANDSHAKE_SECONDS at most and one line in the log; a flood of such lines is
+cut short and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from .trust import Trust, is_loopback
+from .wire import tune
+
+__all__ = ["Listener", "Refusals", "dial", "format_address", "parse_address", "resolve"]
+
+logger = logging.getLogger("coopshm.cluster")
+
+#: Seconds for connecting, for the handshake, and for the first message.
+HANDSHAKE_SECONDS = 5.0
+
+#: Connections that are open at a time, and those of them that have yet to prove who they are.
+CONNECTIONS_MAX = 256
+STRANGERS_MAX = 32
+
+#: Lines about refused connections in a time.
+REFUSALS_MAX = 10
+REFUSALS_SECONDS = 60.0
+
+#: Bytes that a stream holds before it stops reading from the socket.
+READ_BYTES = 256 * 1024
+
+Address = tuple[str, int]
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter, str], Awaitable[None]]
+
+
+def parse_address(text: str) -> Address:
+    """ "host:port", "[v6]:port" as host and port.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        colon = ""
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is no address: write host:port, or [address]:port for IPv6")
+    return host, int(port)
+
+
+def format_address(address: Sequence[object]) -> str:
+    host, port = str(address[0]), address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def resolve(address: Address) -> list[Address]:
+    """All that a name stands for.
+
+    Raises:
+        OSError: it cannot be resolved.
+    """
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    return sorted({(str(entry[4][0]), int(entry[4][1])) for entry in found})
+
+
+class Refusals:
+    """The lines about what was refused, not too many of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._since = float("-inf")
+        self._lines = 0
+
+    def add(self, address: str, why: str) -> None:
+        self.count += 1
+        now = time.monotonic()
+        if now - self._since > REFUSALS_SECONDS:
+            if self._lines > REFUSALS_MAX:
+                logger.warning("%d more connections were refused", self._lines - REFUSALS_MAX)
+            self._since, self._lines = now, 0
+        self._lines += 1
+        if self._lines <= REFUSALS_MAX:
+            more = "; further ones are only counted, for a minute" if self._lines == REFUSALS_MAX else ""
+            logger.warning("connection from %s refused: %s%s", address, why, more)
+
+
+def _loopback_only(host: str, trust: Trust, what: str) -> None:
+    if trust.server is None and not is_loopback(host):
+        raise ValueError(f"{what} {host}: without secret_file or tls_cert only loopback addresses are allowed")
+
+
+class Listener:
+    """Accepts connections and hands them, authenticated, to `handle`, which is cancelled when the listener is
+    closed."""
+
+    def __init__(self, trust: Trust, handle: Handler, refusals: Refusals) -> None:
+        self._trust = trust
+        self._handle = handle
+        self._refusals = refusals
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._strangers = 0
+        self._sockets: list[socket.socket] = []
+        self.addresses: list[str] = []
+
+    async def open(self, address: Address) -> None:
+        """Listen on all addresses that this one stands for.
+
+        Raises:
+            OSError: that is not possible.
+            ValueError: it is no loopback address, and nobody could be trusted on it.
+        """
+        found = await resolve(address)
+        for each in found:
+            _loopback_only(each[0], self._trust, "listen")
+        for each in found:
+            family = socket.AF_INET6 if ":" in each[0] else socket.AF_INET
+            sock = socket.create_server(each, family=family, backlog=STRANGERS_MAX)
+            self.adopt(sock)
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Listen on a socket that listens."""
+        sock.setblocking(False)
+        self._sockets.append(sock)
+        self.addresses.append(format_address(sock.getsockname()))
+        self._start(self._accept(sock))
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for sock in self._sockets:
+            sock.close()
+
+    def _start(self, what: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(what)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, peer = await loop.sock_accept(sock)
+            except OSError as exc:  # no descriptors left, or the like
+                self._refusals.add("somebody", str(exc))
+                await asyncio.sleep(1)
+                continue
+            address = format_address(peer)
+            if self._strangers >= STRANGERS_MAX or len(self._tasks) > CONNECTIONS_MAX:
+                self._refusals.add(address, f"{len(self._tasks)} connections are open, {self._strangers} of strangers")
+                accepted.close()
+            else:
+                self._start(self._serve(accepted, address))
+
+    async def _serve(self, sock: socket.socket, address: str) -> None:
+        self._strangers += 1
+        try:
+            tune(sock)
+            stream = await asyncio.wait_for(_stream(sock, self._trust.server, ""), HANDSHAKE_SECONDS)
+        except (OSError, ssl.SSLError, EOFError, asyncio.TimeoutError) as exc:
+            self._refusals.add(address, _reason(exc))
+            sock.close()
+            return
+        except asyncio.CancelledError:
+            sock.close()
+            raise
+        finally:
+            self._strangers -= 1
+        try:
+            await self._handle(*stream, address)
+        finally:
+            stream[1].transport.abort()
+
+
+async def dial(
+    address: Address, trust: Trust, source: str | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to an address, authenticated.
+
+    Raises:
+        OSError: nobody is there, or the other side is not to be trusted (then ssl.SSLError), or it took too long.
+        ValueError: it is no loopback address, and nobody could be trusted there.
+    """
+    _loopback_only(address[0], trust, "dial")
+    loop = asyncio.get_running_loop()
+    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        tune(sock)
+        if source is not None:
+            sock.bind((source, 0))
+        await asyncio.wait_for(loop.sock_connect(sock, address), HANDSHAKE_SECONDS)
+        return await asyncio.wait_for(_stream(sock, trust.client, "coopshm"), HANDSHAKE_SECONDS)
+    except asyncio.TimeoutError:
+        sock.close()
+        raise TimeoutError(f"no answer in {HANDSHAKE_SECONDS:g} s") from None
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _stream(
+    sock: socket.socket, context: ssl.SSLContext | None, server_name: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=READ_BYTES, loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    if server_name:
+        transport, _ = await loop.create_connection(
+            lambda: protocol, sock=sock, ssl=context, server_hostname=server_name if context else None
+        )
+    else:
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock, ssl=context)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+def _reason(exc: BaseException) -> str:
+    """Why, in a word that helps."""
+    if isinstance(exc, asyncio.TimeoutError):
+        return f"it did not prove who it is within {HANDSHAKE_SECONDS:g} s"
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"its certificate: {exc.verify_message}"
+    if isinstance(exc, ssl.SSLError):
+        return f"TLS: {exc.reason or exc}"
+    return str(exc) or type(exc).__name__

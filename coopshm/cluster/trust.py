@@ -1,0 +1,181 @@
+"""Who may talk to whom: mutual TLS 1.3, by certificates that are given or by a secret that all nodes share.
+
+There is one transport and nothing of our own in it. With a *secret*, all nodes derive the same certificate authority
+from it (scrypt, then Ed25519); each process makes itself a certificate under that authority, which lives in memory as
+long as the process does, and accepts whoever shows another one. Knowing the secret is what it takes to sign one, so the
+handshake is the challenge and response in both directions, and OpenSSL does it. Such certificates never expire: it is
+the secret that is to be changed, and a node whose clock is wrong must not be cut off.
+
+With *files*, whoever has a certificate of that authority is a node: it must be one for this cluster alone. Validity and
+signatures are OpenSSL's business, names are not looked at.
+
+With neither, only loopback addresses may be listened on and dialled. Then every user of the host can be a node, and a
+node's values are unpickled by the others: for trying things out, on a machine of one's own.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+import ssl
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+__all__ = ["SECRET_BYTES_MIN", "Trust", "from_files", "from_secret", "is_loopback", "read_secret", "without"]
+
+#: Shortest secret, in bytes. 32 random ones are 256 bits; a typed password is not a secret, which scrypt only makes
+# slower.
+SECRET_BYTES_MIN = 32
+
+_SUBJECT = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "coopshm cluster")])
+_EVER = (datetime.datetime(2000, 1, 1), datetime.datetime(9999, 1, 1))  # naive UTC, as x509 wants it
+
+
+class Trust(NamedTuple):
+    """How to be sure of the other side; None: not at all, and so on loopback only."""
+
+    server: ssl.SSLContext | None
+    client: ssl.SSLContext | None
+    kind: str  #: for messages
+
+
+def without() -> Trust:
+    """No way to be sure of anybody."""
+    return Trust(None, None, "none, on loopback only")
+
+
+def from_files(certificate: str, key: str, authority: str) -> Trust:
+    """Trust by the certificates in these PEM files.
+
+    Raises:
+        OSError, ssl.SSLError: a file cannot be read, or is not what it should be.
+    """
+    contexts = _contexts()
+    for context in contexts:
+        context.load_cert_chain(certificate, key)
+        context.load_verify_locations(authority)
+    return Trust(*contexts, "certificates")
+
+
+def read_secret(path: str) -> bytes:
+    """Return the secret in a file, less white space around it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: others may read it, or it is too short.
+    """
+    mode = os.stat(path).st_mode
+    if mode & 0o077:
+        raise ValueError(f"{path}: others than its owner may use it (mode {mode & 0o777:04o}); chmod 600 it")
+    secret = Path(path).read_bytes().strip()
+    _check_length(secret, path)
+    return secret
+
+
+def _check_length(secret: bytes, what: str) -> None:
+    if len(secret) < SECRET_BYTES_MIN:
+        how = "make one by: head -c 32 /dev/urandom | base64"
+        raise ValueError(
+            f"{what}: {len(secret)} bytes are too short for a secret, {SECRET_BYTES_MIN} are needed; {how}"
+        )
+
+
+def from_secret(secret: bytes, namespace: str) -> Trust:
+    """Trust in those who know `secret` and are of the same namespace. Takes a tenth of a second.
+
+    Raises:
+        ValueError: the secret is too short.
+    """
+    _check_length(secret, "secret")
+    # Parameters of RFC 7914 for interactive use: 16 MiB, once per process.
+    stretched = Scrypt(salt=b"coopshm cluster 1\0" + namespace.encode(), length=32, n=2**14, r=8, p=1).derive(secret)
+    seed = HKDF(hashes.SHA256(), 32, salt=None, info=b"certificate authority").derive(stretched)
+    authority = Ed25519PrivateKey.from_private_bytes(seed)
+    authority_pem = _certificate(authority, authority, is_authority=True).public_bytes(Encoding.PEM).decode()
+    mine = Ed25519PrivateKey.generate()
+    pem = _certificate(mine, authority, is_authority=False).public_bytes(Encoding.PEM)
+    pem += mine.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    contexts = _contexts()
+    for context in contexts:
+        context.load_verify_locations(cadata=authority_pem)
+        _load_from_memory(context, pem)
+    return Trust(*contexts, "secret")
+
+
+def _certificate(key: Ed25519PrivateKey, signer: Ed25519PrivateKey, is_authority: bool) -> x509.Certificate:
+    public = signer.public_key()
+    subject = _SUBJECT if is_authority else x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "coopshm node")])
+    use = x509.KeyUsage(
+        digital_signature=not is_authority,
+        key_cert_sign=is_authority,
+        crl_sign=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(_SUBJECT)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_EVER[0])
+        .not_valid_after(_EVER[1])
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=0 if is_authority else None), critical=True)
+        .add_extension(use, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
+    )
+    if not is_authority:
+        purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+        builder = builder.add_extension(purposes, critical=False)
+    return builder.sign(signer, None)
+
+
+def _contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False  # whoever has a certificate of the authority is a node
+    for context in (server, client):
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.verify_mode = ssl.CERT_REQUIRED
+    server.num_tickets = 0  # no resumption: each connection is authenticated anew
+    return server, client
+
+
+def _load_from_memory(context: ssl.SSLContext, pem: bytes) -> None:
+    """ssl takes certificates from files only: one that has no name, where there is /proc to open it by."""
+    fd = os.memfd_create("coopshm certificate", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, pem)
+        path = f"/proc/self/fd/{fd}"
+        if os.path.exists(path):
+            context.load_cert_chain(path)
+            return
+    finally:
+        os.close(fd)
+    with tempfile.NamedTemporaryFile(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as file:  # mode 0600
+        file.write(pem)
+        file.flush()
+        context.load_cert_chain(file.name)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this address (not a name) reaches nobody but this host."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

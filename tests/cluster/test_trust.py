@@ -1,0 +1,334 @@
+"""Strangers: whoever cannot prove who it is gets one line in the log, and nothing of what it sends is decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import random
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from coopshm.cluster import links, trust
+from tests.cluster.loops import run
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def trusted() -> trust.Trust:
+    return trust.from_secret(SECRET, "shop")
+
+
+@pytest.fixture(autouse=True)
+def _short_handshakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a test is about the time limit, it need not be long; where it is not, the machine may be slow."""
+    monkeypatch.setattr(links, "HANDSHAKE_SECONDS", 20.0)
+
+
+class Served:
+    def __init__(self, listener: links.Listener, refusals: links.Refusals) -> None:
+        self.listener = listener
+        self.refusals = refusals
+        self.heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    @property
+    def address(self) -> links.Address:
+        return links.parse_address(self.listener.addresses[0])
+
+    async def refused(self, count: int = 1) -> None:
+        while self.refusals.count < count:
+            await asyncio.sleep(0.001)
+        assert self.heard.empty()
+
+
+@asynccontextmanager
+async def serving(how: trust.Trust) -> AsyncIterator[Served]:
+    """A listener that puts the first bytes of each connection that it trusts into a queue."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str) -> None:
+        served.heard.put_nowait(await reader.readexactly(5))
+
+    refusals = links.Refusals()
+    served = Served(links.Listener(how, handle, refusals), refusals)
+    await served.listener.open(("127.0.0.1", 0))
+    try:
+        yield served
+    finally:
+        await served.listener.close()
+
+
+def authority(name: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key, certificate(key, key, name, name, 10, is_authority=True)
+
+
+def certificate(
+    key: ec.EllipticCurvePrivateKey,
+    signer: ec.EllipticCurvePrivateKey,
+    name: str,
+    issuer: str,
+    days: int,
+    is_authority: bool = False,
+) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = x509.CertificateBuilder().public_key(key.public_key()).serial_number(x509.random_serial_number())
+    made = made.subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+    made = made.issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+    made = made.not_valid_before(now - datetime.timedelta(days=100)).not_valid_after(now + datetime.timedelta(days))
+    made = made.add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    made = made.add_extension(identifier, critical=False)
+    issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    return made.add_extension(issuer_id, critical=False).sign(signer, hashes.SHA256())
+
+
+def files(folder: Path, ca: tuple[ec.EllipticCurvePrivateKey, x509.Certificate], name: str, days: int) -> trust.Trust:
+    """Certificate files signed by `ca`, valid for `days` more."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    (folder / f"{name}.pem").write_bytes(certificate(key, ca[0], name, "ca", days).public_bytes(Encoding.PEM))
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / f"{name}.key").write_bytes(private)
+    (folder / f"{name}.ca").write_bytes(ca[1].public_bytes(Encoding.PEM))
+    return trust.from_files(*(str(folder / f"{name}.{kind}") for kind in ("pem", "key", "ca")))
+
+
+async def hello(how: trust.Trust, served: Served) -> None:
+    """Dial, and say something; raises what a node would see."""
+    reader, writer = await links.dial(served.address, how)
+    writer.write(b"hello")
+    try:
+        await writer.drain()
+        # A client of TLS 1.3 is through before the server has seen its certificate: this is where it hears of that.
+        if await reader.read(1) == b"":
+            raise ConnectionResetError
+    finally:
+        writer.transport.abort()
+
+
+def test_who_knows_the_secret_is_heard_over_tls_1_3(trusted: trust.Trust) -> None:
+    async def check() -> None:
+        async with serving(trusted) as served:
+            _, writer = await links.dial(served.address, trust.from_secret(SECRET, "shop"))
+            assert writer.get_extra_info("ssl_object").version() == "TLSv1.3"
+            writer.write(b"hello")
+            assert await served.heard.get() == b"hello"
+            assert served.refusals.count == 0
+            writer.transport.abort()
+
+    run(check())
+
+
+def test_given_certificates_are_trusted(tmp_path: Path) -> None:
+    async def check() -> None:
+        ca = authority("ca")
+        async with serving(files(tmp_path, ca, "one", 10)) as served:
+            _, writer = await links.dial(served.address, files(tmp_path, ca, "two", 10))
+            writer.write(b"hello")
+            assert await served.heard.get() == b"hello"
+            writer.transport.abort()
+
+    run(check())
+
+
+@pytest.mark.parametrize("who", ["another secret", "another namespace"])
+def test_another_secret_is_refused_on_both_sides(
+    who: str, trusted: trust.Trust, caplog: pytest.LogCaptureFixture
+) -> None:
+    stranger = trust.from_secret(SECRET[::-1], "shop") if who == "another secret" else trust.from_secret(SECRET, "bar")
+
+    async def check() -> None:
+        async with serving(trusted) as served:
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await hello(stranger, served)
+            await served.refused()
+
+    with caplog.at_level(logging.WARNING, "coopshm.cluster"):
+        run(check())
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "refused" in line
+
+
+@pytest.mark.parametrize("who", ["expired", "foreign", "none"])
+def test_certificates_that_are_not_good_are_refused(who: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By the server, whatever the client thinks of it."""
+    ca = authority("ca")
+    if who == "none":
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        stranger = trust.Trust(None, client, "")
+    else:
+        stranger = files(tmp_path, ca if who == "expired" else authority("ca"), "two", -1 if who == "expired" else 10)
+    assert stranger.client is not None
+    stranger.client.check_hostname = False
+    stranger.client.verify_mode = ssl.CERT_NONE
+
+    async def check() -> None:
+        async with serving(files(tmp_path, ca, "one", 10)) as served:
+            with pytest.raises(OSError):  # noqa: PT011  # an alert or a reset, whichever comes first
+                await hello(stranger._replace(server=stranger.client), served)
+            await served.refused()
+
+    with caplog.at_level(logging.WARNING, "coopshm.cluster"):
+        run(check())
+    (line,) = [record.getMessage() for record in caplog.records]
+    expected = {"expired": "has expired", "foreign": "certificate", "none": "PEER_DID_NOT_RETURN_A_CERTIFICATE"}
+    assert expected[who] in line
+
+
+def test_older_tls_is_refused(trusted: trust.Trust) -> None:
+    old = trust.from_secret(SECRET, "shop")
+    assert old.client is not None
+    old.client.minimum_version = ssl.TLSVersion.TLSv1_2
+    old.client.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    async def check() -> None:
+        async with serving(trusted) as served:
+            with pytest.raises(OSError):  # noqa: PT011  # as above
+                await hello(old, served)
+            await served.refused()
+
+    run(check())
+
+
+def random_bytes(seed: int) -> Callable[[Served], Awaitable[None]]:
+    """A client that sends noise, some of which begins like a TLS record."""
+
+    async def client(served: Served) -> None:
+        generator = random.Random(seed)
+        head = b"" if seed % 3 else b"\x16\x03\x01" + generator.randbytes(2)
+        reader, writer = await asyncio.open_connection(*served.address)
+        writer.write(head + generator.randbytes(generator.randrange(1, 3000)))
+        writer.write_eof()
+        while await reader.read(1000):
+            pass
+        writer.transport.abort()
+
+    return client
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_noise_is_refused(seed: int, trusted: trust.Trust) -> None:
+    async def check() -> None:
+        async with serving(trusted) as served:
+            try:
+                await random_bytes(seed)(served)
+            except OSError:
+                pass  # reset: it was not all read
+            await served.refused()
+
+    run(check())
+
+
+@pytest.mark.parametrize("says", [b"", b"\x16", b"\x16\x03\x01\x40\x00\x01"])
+def test_who_says_too_little_is_refused_after_a_time(
+    says: bytes, trusted: trust.Trust, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing at all, half a record, or the beginning of a long one: it keeps a place for some seconds, and no more."""
+    monkeypatch.setattr(links, "HANDSHAKE_SECONDS", 0.2)
+
+    async def check() -> None:
+        async with serving(trusted) as served:
+            reader, writer = await asyncio.open_connection(*served.address)
+            writer.write(says)
+            try:
+                while await reader.read(1000):
+                    pass
+            except OSError:
+                pass
+            await served.refused()
+            writer.transport.abort()
+
+    run(check())
+
+
+def test_strangers_take_a_limited_number_of_places_and_lines(
+    trusted: trust.Trust, caplog: pytest.LogCaptureFixture
+) -> None:
+    extra = 20
+
+    async def check() -> None:
+        async with serving(trusted) as served:
+            silent = [await asyncio.open_connection(*served.address) for _ in range(links.STRANGERS_MAX + extra)]
+            await served.refused(extra)
+            assert served.listener._strangers == links.STRANGERS_MAX
+            for _, writer in silent:
+                writer.transport.abort()
+            while served.listener._strangers:
+                await asyncio.sleep(0.001)
+            _, writer = await links.dial(served.address, trusted)  # and there is room again
+            writer.write(b"hello")
+            assert await served.heard.get() == b"hello"
+            writer.transport.abort()
+
+    with caplog.at_level(logging.WARNING, "coopshm.cluster"):
+        run(check())
+    assert len(caplog.records) == links.REFUSALS_MAX
+
+
+def test_without_trust_only_loopback_is_used() -> None:
+    async def check() -> None:
+        async with serving(trust.without()) as served:
+            _, writer = await links.dial(served.address, trust.without())
+            writer.write(b"hello")
+            assert await served.heard.get() == b"hello"
+            writer.transport.abort()
+            with pytest.raises(ValueError, match="only loopback"):
+                await served.listener.open(("0.0.0.0", 0))
+            with pytest.raises(ValueError, match="only loopback"):
+                await links.dial(("192.0.2.1", 7411), trust.without())
+
+    run(check())
+
+
+def test_a_half_open_connection_is_given_up_when_dialling(
+    trusted: trust.Trust, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody accepts, and never answers."""
+    monkeypatch.setattr(links, "HANDSHAKE_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+
+        async def check() -> None:
+            with pytest.raises(TimeoutError, match="no answer"):
+                await links.dial(silent.getsockname(), trusted)
+
+        run(check())
+
+
+def test_secrets_are_long_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(SECRET + b"\n")
+    path.chmod(0o644)
+    with pytest.raises(ValueError, match="chmod 600"):
+        trust.read_secret(str(path))
+    path.chmod(0o600)
+    assert trust.read_secret(str(path)) == SECRET
+    path.write_bytes(SECRET[:-1])
+    with pytest.raises(ValueError, match="too short"):
+        trust.read_secret(str(path))
+    with pytest.raises(ValueError, match="too short"):
+        trust.from_secret(b"", "shop")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("web1:7411", ("web1", 7411)), ("[::1]:1", ("::1", 1)), ("10.0.0.1:0", ("10.0.0.1", 0))],
+)
+def test_addresses(text: str, address: links.Address) -> None:
+    assert links.parse_address(text) == address
+    assert links.format_address(address) == text
+
+
+@pytest.mark.parametrize("text", ["web1", ":7411", "web1:", "web1:x", "web1:65536", "::1:7411", "web1:-1"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ValueError, match="no address"):
+        links.parse_address(text)
