@@ -21,7 +21,7 @@ A map of the package, each module importing only from those above it:
     forks       what a forked child must not inherit
     hot         what a process keeps of a generation
     _front      the way of a hit, in C (csrc/python/)
-    stats       what the processes have counted
+    stats       what the processes have counted     events   what is logged
     attachment  which segment and generation this process is in: hooks, reset
     others      caches of this host that this process does not use itself
     store       a cache without the computing   once       the compute-once loop, as steps

@@ -28,7 +28,12 @@ __all__ = [
     "slowest",
 ]
 
-ROLES: Final[dict[int, str]] = {_segment.ATTACHING: "attaching", _segment.APP: "app", _segment.OBSERVER: "observer"}
+ROLES: Final[dict[int, str]] = {
+    _segment.ATTACHING: "attaching",
+    _segment.APP: "app",
+    _segment.OBSERVER: "observer",
+    _segment.SIDECAR: "sidecar",
+}
 
 #: Upper bounds of the distributions' buckets, in seconds; the last one is infinite.
 BUCKETS: Final = (*_segment.BUCKETS, float("inf"))

@@ -61,6 +61,7 @@ OK, STALE, FORKED, NOT_STORED = lib.CSM_OK, lib.CSM_STALE, lib.CSM_FORKED, lib.C
 VALUE, UNCACHED, FAILURE, UNSHAREABLE = lib.CSM_VALUE, lib.CSM_UNCACHED, lib.CSM_FAILURE, lib.CSM_UNSHAREABLE
 
 ATTACHING, APP, OBSERVER = lib.CSM_ATTACHING, lib.CSM_APP, lib.CSM_OBSERVER
+SIDECAR = lib.CSM_SIDECAR
 
 #: +1 in each forked child.
 forks: Callable[[], int] = lib.csm_forks
@@ -79,11 +80,10 @@ BYPASSES: Final[dict[int, int]] = {
     lib.CSM_FORKED: lib.CSM_STAT_BYPASS_FORKED,
     lib.CSM_SYSTEM: lib.CSM_STAT_BYPASS_SEGMENT,
 }
-#: Of these, the ones that mean that the value found no room.
+#: Of these, the ones that mean that there is no more room.
 FULL: Final = {
     lib.CSM_FULL_ARENA: "memory_limit is reached",
     lib.CSM_FULL_ITEMS: "max_items is reached",
-    lib.CSM_TOO_LARGE: "a value is larger than memory_limit",
     lib.CSM_NO_SPACE: "/dev/shm is full",
 }
 STATS: Final[dict[str, int]] = {
@@ -322,6 +322,16 @@ class Segment:
 
     def warn_once(self, generation: int) -> bool:
         return bool(lib.csm_warn_once(self.handle, generation))
+
+    def tell_once(self, generation: int) -> bool:
+        """Is this the first process to tell of the reset that began `generation`?"""
+        return bool(lib.csm_tell_once(self.handle, generation))
+
+    def stolen(self, lock: int) -> tuple[int, int]:
+        """Return how often this process took a lock (0: the write lock, 1: the reset lock) from a dead one since it
+        last asked, and that one's PID, 0 if it is not known."""
+        pid = ffi.new("uint64_t *")
+        return lib.csm_stolen(self.handle, lock, pid), pid[0]
 
     def describe(self) -> Any:
         info = ffi.new("csm_info *")

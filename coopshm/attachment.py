@@ -8,11 +8,12 @@ segment), before it computes anything in it, and the calls of other threads wait
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
 
-from . import _segment
+from . import _describe, _segment, events
 from ._segment import APP, OBSERVER, Segment, open_segment
 from .config import CacheConfig, resolve_callable
 from .errors import BusyError, CorruptError, ResetError, SegmentError
@@ -20,8 +21,6 @@ from .forks import PerProcess
 from .versions import decode_version, encode_version
 
 __all__ = ["Attachment"]
-
-log = logging.getLogger("coopshm")
 
 #: How long a thread stays in C while it waits for another resetter, in seconds: then signal handlers run.
 _SLICE = 0.2
@@ -79,16 +78,40 @@ class Attachment:
         segment = open_segment(self.namespace, self.config, version)
         info = segment.describe()
         if info.memory_limit != self.config.memory_limit or info.max_items != self.config.max_items:
-            log.warning(
-                "%s: in use with memory_limit=%d and max_items=%d; the configured %d and %d take effect when it is next"
+            events.tell(
+                logging.WARNING,
+                "settings",
+                segment,
+                "in use with memory_limit=%d and max_items=%d; the configured %d and %d take effect when it is next"
                 " created, after all its processes have ended",
-                segment.label,
                 info.memory_limit,
                 info.max_items,
                 self.config.memory_limit,
                 self.config.max_items,
             )
-        log.info("%s: %s", segment.label, "created" if segment.created else "attached")
+        if segment.created:
+            events.tell(
+                logging.INFO,
+                "created",
+                segment,
+                "created, memory_limit=%d, max_items=%d",
+                info.memory_limit,
+                info.max_items,
+                memory_limit=info.memory_limit,
+                max_items=info.max_items,
+                generation=info.generation,
+                pid=os.getpid(),
+                uid=os.geteuid(),
+            )
+        else:
+            generation = info.generation
+            events.tell(
+                logging.DEBUG, "attached", segment, "attached, generation %d", generation, generation=generation
+            )
+        events.repaired(segment)
+        if segment.flipped and not segment.created:
+            former, now = _describe.last_reset(segment)[-1:-3:-1]
+            events.reset(segment, "no live process had it" if former == now else "configured version", former, now)
         return segment
 
     def reopen(self, gone: Segment) -> None:
@@ -96,7 +119,8 @@ class Attachment:
         with self._threads().lock:
             if self.segment is gone:
                 segment = self._open()
-                log.warning("%s: the segment is gone (destroyed, or its object was removed); rejoined", gone.label)
+                text = "the segment is gone (destroyed, or its object was removed); rejoined"
+                events.tell(logging.WARNING, "rejoined", gone, text, generation=segment.generation())
                 self._refusal = ""
                 self.segment = segment
 
@@ -110,7 +134,9 @@ class Attachment:
             except SegmentError as exc:
                 if str(exc) != self._refusal:
                     self._refusal = str(exc)
-                    log.error("%s; the segment is gone, and until this is mended calls go on without the cache", exc)
+                    text = "the segment is gone, and until this is mended calls go on without the cache: %s"
+                    reason = str(exc).removeprefix(f"{gone.label}: ")
+                    events.tell(logging.ERROR, "lost", gone, text, reason, reason=reason)
                 self._rejoin_at = time.monotonic() + _REJOIN_PAUSE
                 return False
             return True
@@ -131,7 +157,9 @@ class Attachment:
                     continue
                 self._run_hooks(threads, *here)
                 self._entered(*here)
-                self.seen = here
+                before, self.seen = self.seen, here
+                if before[0] is here[0]:
+                    events.noticed(here[0])
 
     def _run_hooks(self, threads: _Threads, segment: Segment, generation: int) -> None:
         if not self._hooks:
@@ -174,6 +202,7 @@ class Attachment:
             finally:
                 self._threads().resetter = None
                 segment.reset_unlock()
+            events.repaired(segment)
             if not segment.gone():
                 self.notice()
                 return done
@@ -221,7 +250,7 @@ class Attachment:
             self._threads().resetter = threading.get_ident()
             callback(version)
         segment.reset_commit(wanted)
-        log.info("%s: reset from %r to %r", segment.label, current, version)
+        events.reset(segment, "reset", current, version)
         return version
 
 

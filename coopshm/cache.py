@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar, cast
 
-from . import _segment, keys
+from . import _segment, events, keys
 from .hot import MISSING
 from .limits import Limit, OnTimeout
 from .once import TIMED_OUT, Frame, Raised, Run, Steps, Wait, frames, returned, steps, timed_out
@@ -237,4 +239,7 @@ class Cache(Store):
 
     def destroy(self) -> None:
         """Remove the segment from the host. Processes that use it, this one included, go on with a new, empty one."""
-        self._attachment.segment.destroy()
+        segment = self._attachment.segment
+        segment.destroy()
+        events.tell(logging.INFO, "destroyed", segment, "destroyed", pid=os.getpid(), uid=os.geteuid())
+        events.repaired(segment)

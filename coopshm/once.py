@@ -26,7 +26,7 @@ from collections.abc import Generator
 from contextvars import ContextVar
 from typing import Final, NamedTuple, cast
 
-from . import _segment, keys, others
+from . import _segment, events, keys, others
 from ._segment import Call, Segment
 from .errors import DecodeError, EncodeError, WaitTimeout
 from .failures import decode_failure, encode_failure
@@ -51,8 +51,6 @@ __all__ = [
     "steps",
     "timed_out",
 ]
-
-log = logging.getLogger("coopshm")
 
 _BYPASS_ENCODE: Final = _segment.STATS["bypass_encode"]
 _BYPASS_DECODE: Final = _segment.STATS["bypass_decode"]
@@ -172,8 +170,7 @@ def steps(store: Store, data: bytes, key: object, origin: Origin | None = None, 
         try:
             value = store._look_up(data, key)
         except DecodeError as exc:
-            log.warning("cache %r: key %s: %s; computed without the cache", store.name, keys.preview(data), exc)
-            value = yield from _bypass(store, _BYPASS_DECODE, data)
+            value = yield from _bypass(store, _BYPASS_DECODE, data, why=exc)
         if value is MISSING:
             value = yield from _compute(store, data, key, stalled, limit)
         if value is not MISSING:
@@ -240,11 +237,18 @@ def _compute(store: Store, data: bytes, key: object, stalled: list[int], limit: 
         segment.release(call)
         raise
     finally:
-        stalled[0] = call.stalled_ns
+        if (spent := call.stalled_ns) != stalled[0]:
+            stalled[0] = spent
+            events.repaired(segment)
 
 
 def _own(store: Store, segment: Segment, call: Call, data: bytes, key: object) -> Steps:
-    generation = call.ticket.generation
+    ticket = call.ticket
+    generation = ticket.generation
+    if former := ticket.former_pid:
+        preview = keys.preview(data)
+        text = "key %s: took the computation over from process %d, which died or gave it up"
+        events.tell(logging.WARNING, "takeover", segment, text, preview, former, key=preview, former_pid=former)
     if store._attachment.notice() != (segment, generation):
         # A reset came between the look-up and the claim. Hooks come first, and others must not wait for them behind a
         # flight of this thread, which a hook may itself ask for.
@@ -261,18 +265,15 @@ def _own(store: Store, segment: Segment, call: Call, data: bytes, key: object) -
     try:
         format, pieces = store._codec.encode(value)
     except EncodeError as exc:
-        log.warning("cache %r: key %s: %s; returned but not stored", store.name, keys.preview(data), exc)
-        segment.count(_BYPASS_ENCODE)
+        _count_bypass(store, segment, _BYPASS_ENCODE, data, generation, exc)
         kind, format, pieces = _segment.UNSHAREABLE, 0, ()
     code = segment.publish(call, data, kind, format, pieces)
     if code in _segment.FULL and segment.warn_once(generation):
-        log.warning(
-            "%s: %s; new values are computed and returned but not stored until the next reset",
-            segment.label,
-            _segment.FULL[code],
-        )
+        text = "%s; new values are computed and returned but not stored until the next reset"
+        reason = _segment.FULL[code]
+        events.tell(logging.WARNING, "full", segment, text, reason, reason=reason, generation=generation)
     if code in _segment.BYPASSES:
-        segment.count(_segment.BYPASSES[code])
+        _count_bypass(store, segment, _segment.BYPASSES[code], data, generation)
     if code == _segment.STALE or segment.generation() != generation:
         return MISSING
     if code == _segment.OK and is_immutable(value):  # anything else its caller may still change
@@ -287,7 +288,7 @@ def _outcome(store: Store, segment: Segment, call: Call, data: bytes) -> Steps:
         return MISSING
     kind, format, payload = found
     if kind == _segment.UNSHAREABLE:
-        return (yield from _bypass(store, _BYPASS_ENCODE, data))
+        return (yield from _bypass(store, _BYPASS_ENCODE, data, quiet=True))  # its owner has told why
     try:
         failed = kind == _segment.FAILURE
         value = decode_failure(payload) if failed else store._decode(format, payload)
@@ -298,9 +299,30 @@ def _outcome(store: Store, segment: Segment, call: Call, data: bytes) -> Steps:
     return Raised(cast("Exception", value)) if failed else value
 
 
-def _bypass(store: Store, stat: int, data: bytes, origin: Origin | None = None) -> Steps:
+def _count_bypass(
+    store: Store,
+    segment: Segment,
+    stat: int,
+    data: bytes,
+    generation: int,
+    why: Exception | None = None,
+    quiet: bool = False,
+) -> None:
+    segment.count(stat)
+    events.bypass(segment, stat, keys.preview(data), not quiet and store._is_first(stat, generation), why)
+
+
+def _bypass(
+    store: Store,
+    stat: int,
+    data: bytes,
+    origin: Origin | None = None,
+    why: Exception | None = None,
+    quiet: bool = False,
+) -> Steps:
     """Compute without the cache."""
-    store._attachment.segment.count(stat)
+    segment, generation = store._attachment.seen
+    _count_bypass(store, segment, stat, data, generation, why, quiet)
     while True:
         here = segment, generation = store._attachment.notice()
         if origin is not None:

@@ -16,6 +16,7 @@ from ._front import Front
 from ._segment import Segment
 from .attachment import Attachment
 from .config import CacheConfig
+from .forks import forks
 from .hot import MISSING, MODES, VALUE_BYTES_MAX, Tables, is_immutable
 from .limits import Limit, check_on_timeout, check_timeout
 from .values import BYTES, OVER_MEMORY, Codec, codec
@@ -47,6 +48,7 @@ class Store(Front):
         self._on_timeout: Final = config.on_timeout
         self._hot: _Hot | None = None
         self._last_hot: _Hot | None = None
+        self._told: tuple[int, int, set[int]] = (-1, -1, set())
         super().__init__(self._decode, self._codec.loads, self._hot_mode, VALUE_BYTES_MAX)
         self._attachment: Final = Attachment(namespace, config, entered=self._arrive)
         _all.add(self)
@@ -80,6 +82,16 @@ class Store(Front):
         self._last_hot = None
         if hits := self._take_hot_hits():
             self._attachment.segment.count(_HOT_HITS, hits)
+
+    def _is_first(self, stat: int, generation: int) -> bool:
+        """Is this the first time that this process asks so in this generation? So that it tells of it once."""
+        process = forks()
+        if self._told[:2] != (process, generation):
+            self._told = (process, generation, set())
+        told = self._told[2]
+        first = stat not in told
+        told.add(stat)
+        return first
 
     # ---- looking up
 

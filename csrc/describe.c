@@ -114,8 +114,8 @@ void csm_describe(csm *h, csm_info *out) {
 static bool describe_row(csm *h, uint32_t row, csm_row_info *out) {
     const struct csm_row *r = &h->rows[row];
     uint64_t incarnation = csm_load_acquire(&r->incarnation);
-    *out = (csm_row_info){.row = row, .alive = csm_process_row_held(h, row), .pid = csm_load(&r->pid),
-                          .role = csm_load(&r->role), .since_ns = csm_load(&r->since_ns)};
+    *out = (csm_row_info){.row = row, .alive = csm_process_row_held(h, row), .pid = csm_load(&r->pid), .role = csm_load(&r->role)};
+    out->since_ns = csm_load(&r->since_ns);
     add_counts(r, out->stats, &out->compute, &out->wait);
     struct pins pins = {0};
     if (out->alive) add_pins(h, r, &pins);
@@ -147,7 +147,7 @@ uint32_t csm_slowest(csm *h, csm_slow_info *out, uint32_t capacity) {
     for (uint32_t at = 0; at < rows * CSM_SLOWEST; at++) {
         struct csm_slow found;
         if (!csm_stats_slow(h, &h->rows[at / CSM_SLOWEST], at % CSM_SLOWEST, &found)) continue;
-        csm_slow_info info = {.ns = found.ns, .at_ns = found.at_ns, .generation = found.generation, .pid = found.pid,
+        csm_slow_info info = {.ns = found.ns, .at_ns = found.ended_ns, .generation = found.generation, .pid = found.pid,
                               .key_bytes = (uint32_t)found.key_bytes};
         memcpy(info.key, found.key, CSM_SLOW_KEY);
         if (n < capacity) {

@@ -186,7 +186,7 @@ struct csm_times {
 struct csm_slow {
     uint64_t seal;
     uint64_t ns;         /* 0: none */
-    uint64_t at_ns;      /* wall clock, when it ended */
+    uint64_t ended_ns;   /* wall clock */
     uint64_t generation;
     uint64_t hash;       /* of the key */
     uint64_t pid;

@@ -87,6 +87,7 @@ int csm_abandon(csm *h, csm_call *call) {
     const csm_ticket *t = &spent.ticket;
     uint64_t slot;
     int code = lock_for(h, &spent, &slot);
+    call->stalled_ns = spent.stalled_ns;
     if (code != CSM_OK) return code;
     bool wake = csm_load(&h->flights[t->flight].waiters);
     csm_arena_return_locked(h, t->generation, &h->flights[t->flight]);
@@ -197,19 +198,15 @@ static bool reap_now_and_then_locked(csm *h, uint64_t generation) {
     return csm_flight_reap_locked(h, generation) != 0;
 }
 
-int csm_publish(csm *h, csm_call *call, const char *key, size_t key_bytes, int kind, int format, const csm_piece *pieces,
-                size_t n) {
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < n; i++) bytes += pieces[i].bytes;
-    if (format < 0 || (uint32_t)format > CSM_MAX_FORMAT || key_bytes > CSM_MAX_KEY) return CSM_INVALID;
-    csm_call spent = spend(h, call, key, key_bytes);
-    const csm_ticket *t = &spent.ticket;
+static int publish(csm *h, csm_call *call, const char *key, size_t key_bytes, int kind, int format, const csm_piece *pieces, size_t n,
+                   uint64_t bytes) {
+    const csm_ticket *t = &call->ticket;
     uint64_t slot, extent;
-    int code = lock_for(h, &spent, &slot);
+    int code = lock_for(h, call, &slot);
     if (code != CSM_OK) return code;
     if (kind != CSM_VALUE) {
         if (h->role != CSM_SIDECAR) csm_stat_add(h, kind == CSM_FAILURE ? CSM_STAT_FAILURES : CSM_STAT_UNCACHED, 1);
-        return publish_outcome_locked(h, &spent, slot, kind, format, pieces, n, bytes, CSM_NOT_STORED);
+        return publish_outcome_locked(h, call, slot, kind, format, pieces, n, bytes, CSM_NOT_STORED);
     }
     struct csm_flight *flight = &h->flights[t->flight];
     if (csm_load(&csm_epoch_of(h, t->generation)->entries) >= h->geo.max_items) {
@@ -222,6 +219,17 @@ int csm_publish(csm *h, csm_call *call, const char *key, size_t key_bytes, int k
         if (code == CSM_FULL_ARENA && reap_now_and_then_locked(h, t->generation))
             code = csm_arena_reserve_locked(h, t->generation, flight, granules, &extent); /* the room of the dead */
     }
-    if (code != CSM_OK) return publish_outcome_locked(h, &spent, slot, kind, format, pieces, n, bytes, code);
-    return publish_entry_locked(h, &spent, slot, extent, key, key_bytes, format, pieces, n, bytes);
+    if (code != CSM_OK) return publish_outcome_locked(h, call, slot, kind, format, pieces, n, bytes, code);
+    return publish_entry_locked(h, call, slot, extent, key, key_bytes, format, pieces, n, bytes);
+}
+
+int csm_publish(csm *h, csm_call *call, const char *key, size_t key_bytes, int kind, int format, const csm_piece *pieces,
+                size_t n) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < n; i++) bytes += pieces[i].bytes;
+    if (format < 0 || (uint32_t)format > CSM_MAX_FORMAT || key_bytes > CSM_MAX_KEY) return CSM_INVALID;
+    csm_call spent = spend(h, call, key, key_bytes);
+    int code = publish(h, &spent, key, key_bytes, kind, format, pieces, n, bytes);
+    call->stalled_ns = spent.stalled_ns;
+    return code;
 }

@@ -126,8 +126,8 @@ static void remember_locked(csm *h, const csm_ticket *t, const void *key, size_t
         h->slow[i].ns = ns;
         h->slow[i].generation = t->generation;
         h->slow[i].hash = hash;
-        struct csm_slow record = {.ns = ns, .at_ns = csm_wall_ns(), .generation = t->generation, .hash = hash, .pid = h->pid,
-                                  .key_bytes = key_bytes};
+        struct csm_slow record = {.ns = ns, .ended_ns = csm_wall_ns(), .generation = t->generation, .hash = hash,
+                                  .pid = h->pid, .key_bytes = key_bytes};
         memcpy(record.key, key, csm_min(key_bytes, CSM_SLOW_KEY));
         record.seal = seal(h, &record);
         csm_fill_racy(&row->slow[i], &record, sizeof record);

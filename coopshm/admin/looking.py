@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 
 import click
@@ -124,7 +125,7 @@ def _stats_cell(field: str, value: object) -> str:
     if isinstance(value, Histogram):
         return f"{value.count} in {age(value.sum)}, the longest {age(value.max)}"
     if isinstance(value, float):
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+        return datetime.datetime.fromtimestamp(value).strftime("%Y-%m-%d %H:%M:%S")
     if field in _SIZES and isinstance(value, int) and value >= 1024:
         return f"{size_text(value)} ({value} bytes)"
     return str(value)
