@@ -11,12 +11,12 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from .trust import Trust, is_loopback
 from .wire import tune
 
-__all__ = ["Listener", "Refusals", "dial", "format_address", "parse_address", "resolve"]
+__all__ = ["Listener", "Refusals", "cancel", "dial", "format_address", "parse_address", "resolve"]
 
 logger = logging.getLogger("coopshm.cluster")
 
@@ -132,9 +132,7 @@ class Listener:
         self._start(self._accept(sock))
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel(self._tasks)
         for sock in self._sockets:
             sock.close()
 
@@ -162,15 +160,10 @@ class Listener:
     async def _serve(self, sock: socket.socket, address: str) -> None:
         self._strangers += 1
         try:
-            tune(sock)
-            stream = await asyncio.wait_for(_stream(sock, self._trust.server, ""), HANDSHAKE_SECONDS)
-        except (OSError, ssl.SSLError, EOFError, asyncio.TimeoutError) as exc:
+            stream = await _stream(sock, self._trust.server, accepted=True)
+        except (OSError, EOFError, asyncio.TimeoutError) as exc:
             self._refusals.add(address, _reason(exc))
-            sock.close()
             return
-        except asyncio.CancelledError:
-            sock.close()
-            raise
         finally:
             self._strangers -= 1
         try:
@@ -179,9 +172,7 @@ class Listener:
             stream[1].transport.abort()
 
 
-async def dial(
-    address: Address, trust: Trust, source: str | None = None
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def dial(address: Address, trust: Trust) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect to an address, authenticated.
 
     Raises:
@@ -193,37 +184,60 @@ async def dial(
     sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        tune(sock)
-        if source is not None:
-            sock.bind((source, 0))
         await asyncio.wait_for(loop.sock_connect(sock, address), HANDSHAKE_SECONDS)
-        return await asyncio.wait_for(_stream(sock, trust.client, "coopshm"), HANDSHAKE_SECONDS)
-    except asyncio.TimeoutError:
+    except BaseException as exc:
         sock.close()
-        raise TimeoutError(f"no answer in {HANDSHAKE_SECONDS:g} s") from None
-    except BaseException:
-        sock.close()
+        if isinstance(exc, asyncio.TimeoutError):
+            raise TimeoutError(f"no answer in {HANDSHAKE_SECONDS:g} s") from None
         raise
+    return await _stream(sock, trust.client, accepted=False)
+
+
+async def cancel(tasks: Collection[asyncio.Future[None]]) -> None:
+    """Cancel tasks, and return when all have ended. Once is not enough: until Python 3.12, wait_for may lose a
+    cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        done, pending = await asyncio.wait(pending, timeout=0.2)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # looked at: whoever cancels does not want to know
 
 
 async def _stream(
-    sock: socket.socket, context: ssl.SSLContext | None, server_name: str
+    sock: socket.socket, context: ssl.SSLContext | None, accepted: bool
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Streams over a socket, which is theirs from now on, after the handshake.
+
+    Raises:
+        OSError: it failed, or took too long. The socket is closed.
+    """
     loop = asyncio.get_running_loop()
+    tune(sock)
     reader = asyncio.StreamReader(limit=READ_BYTES, loop=loop)
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-    if server_name:
-        transport, _ = await loop.create_connection(
-            lambda: protocol, sock=sock, ssl=context, server_hostname=server_name if context else None
+    limit = HANDSHAKE_SECONDS if context is not None else None
+    transport: asyncio.Transport
+    if accepted:
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: protocol, sock, ssl=context, ssl_handshake_timeout=limit
         )
     else:
-        transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock, ssl=context)
+        transport, _ = await loop.create_connection(
+            lambda: protocol,
+            sock=sock,
+            ssl=context,
+            server_hostname="coopshm" if context is not None else None,
+            ssl_handshake_timeout=limit,
+        )
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 def _reason(exc: BaseException) -> str:
     """Why, in a word that helps."""
-    if isinstance(exc, asyncio.TimeoutError):
+    if isinstance(exc, (asyncio.TimeoutError, ConnectionAbortedError)):
         return f"it did not prove who it is within {HANDSHAKE_SECONDS:g} s"
     if isinstance(exc, ssl.SSLCertVerificationError):
         return f"its certificate: {exc.verify_message}"

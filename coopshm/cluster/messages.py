@@ -92,7 +92,6 @@ class Hello(Struct, array_like=True, frozen=True, tag=1):
     name: Name
     instance: Instance  #: of the process, random
     namespace: Name
-    dial: Number  #: which of its dials this is, for a node that dials itself
 
 
 class Welcome(Struct, array_like=True, frozen=True, tag=2):

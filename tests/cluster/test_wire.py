@@ -22,7 +22,7 @@ from tests.cluster.loops import run
 STAMP = Stamp(7, b'"v"', "web1#1")
 KEY: dict[str, Any] = {"cache": "c", "stamp": STAMP, "key_id": b"k", "serial": 3}
 EXAMPLES: list[Any] = [
-    m.Hello(1, "web1", b"i" * 16, "shop", 1),
+    m.Hello(1, "web1", b"i" * 16, "shop"),
     m.Welcome(1, "web1", b"i" * 16, "no"),
     m.Ping(1),
     m.Pong(1),

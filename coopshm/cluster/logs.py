@@ -1,0 +1,280 @@
+"""Commit logs between nodes: each node follows the log of every other that stands where it does, cache by cache.
+
+The follower says from where on: from where it was when the connection ended, if neither side's segment has begun anew
+since, else from the beginning. There is no queue for a slow follower, it is simply further behind in a log that is
+there anyway.
+
+First it *catches up*: with all that the other has, whoever computed it, because that one may be gone. Keys are offered,
+and what is missing is taken. So it does not matter how many nodes have the same; a newcomer takes everything from the
+first one, and from the others what that one lacked. It catches up with one node at a time, so that no two send it the
+same; if that one goes, with the next. Then entries come as the workers of that host store them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
+from . import messages as m
+from .relay import Delivered, Entry, Kind, Origin, StaleError, Stamp
+from .resets import Cache
+from .wire import Sender
+
+__all__ = ["Followers", "Following"]
+
+#: Payload bytes of one read: they are pinned until sent.
+READ_BYTES_MAX = 16 * 1024 * 1024
+READ_ENTRIES_MAX = 512
+
+
+@dataclass
+class _Place:
+    """Where following a log ended, and of which log, and into which generation here."""
+
+    origin: str
+    generation: int
+    mine: int
+    position: int
+
+
+@dataclass
+class _Follow:
+    stream: int
+    cache: str
+    stamp: Stamp
+    place: _Place
+    offered: int | None = None
+    caught_up: bool = False
+
+
+class Following:
+    """The logs that this node follows. `send(node, message)`; `deliver(stamp, entry)` of a cache does what is to be
+    done."""
+
+    def __init__(
+        self,
+        caches: dict[str, Cache],
+        send: Callable[[str, m.Message], None],
+        arrived: Callable[[str, Stamp, Entry, Delivered], None],
+    ) -> None:
+        self._caches = caches
+        self._send = send
+        self._arrived = arrived
+        self._nodes: set[str] = set()
+        self._follows: dict[tuple[str, str], _Follow] = {}  # node, cache
+        self._places: dict[tuple[str, str], _Place] = {}
+        self._streams = 0
+        self.entries = 0
+        self.known = 0
+        self.stale = 0
+        self.full = 0
+
+    def connected(self, node: str) -> None:
+        self._nodes.add(node)
+        for cache in self._caches:
+            self.consider(cache)
+
+    def lost(self, node: str) -> None:
+        self._nodes.discard(node)
+        for key in [key for key in self._follows if key[0] == node]:
+            self._end(key)
+        for cache in self._caches:
+            self.consider(cache)
+
+    def consider(self, cache: str) -> None:
+        """Somebody's standing has changed: begin to follow whom there is to follow, the next of them."""
+        here = self._caches[cache]
+        standing = here.standing()
+        for key, follow in [item for item in self._follows.items() if item[0][1] == cache]:
+            theirs, place = here.together(key[0]), follow.place
+            logs = (theirs.origin, theirs.generation) if theirs is not None else None
+            if standing is None or logs != (place.origin, place.generation) or standing.generation != place.mine:
+                self._end(key)
+        if standing is None or any(not f.caught_up for (_, name), f in self._follows.items() if name == cache):
+            return
+        for node in sorted(self._nodes):
+            theirs = here.together(node)
+            if theirs is not None and (node, cache) not in self._follows:
+                self._begin(node, cache, theirs, standing.stamp, standing.generation)
+                return
+
+    def _begin(self, node: str, cache: str, theirs: m.Standing, stamp: Stamp, mine: int) -> None:
+        place = self._places.get((node, cache))
+        if place is None or (place.origin, place.generation, place.mine) != (theirs.origin, theirs.generation, mine):
+            place = self._places[node, cache] = _Place(theirs.origin, theirs.generation, mine, 0)
+        self._streams += 1
+        self._follows[node, cache] = _Follow(self._streams, cache, stamp, place)
+        subscribe = m.Subscribe(self._streams, cache, stamp, place.origin, place.generation, place.position)
+        self._send(node, subscribe)
+
+    def _end(self, key: tuple[str, str]) -> None:
+        del self._follows[key]
+
+    def behind(self, cache: str) -> set[str]:
+        """The connected nodes that stand where this host does, and may have entries that it lacks."""
+        here = self._caches.get(cache)
+        if here is None or here.standing() is None:
+            return set()
+        return {node for node in self._nodes if here.together(node) and not self.follows(node, cache)}
+
+    def follows(self, node: str, cache: str) -> bool:
+        """Whether entries come from there as they are stored."""
+        follow = self._follows.get((node, cache))
+        return follow is not None and follow.caught_up
+
+    def _find(self, node: str, stream: int) -> _Follow | None:
+        return next((f for (name, _), f in self._follows.items() if name == node and f.stream == stream), None)
+
+    # -- what comes
+
+    def hear(self, node: str, message: m.Log | m.Offer | m.CaughtUp | m.Over) -> None:
+        follow = self._find(node, message.stream)
+        if follow is None:
+            return
+        place = follow.place
+        if isinstance(message, m.Log):
+            place.origin, place.generation = message.origin, message.generation
+            place.position = message.position
+        elif isinstance(message, m.Offer):
+            if follow.offered is not None:
+                place.position = follow.offered
+            follow.offered = message.position
+            host = self._caches[follow.cache].host
+            missing = [at for at, key_id in enumerate(message.keys) if host.find(follow.stamp, key_id) is None]
+            self._send(node, m.Take(message.stream, missing))
+        elif isinstance(message, m.CaughtUp):
+            place.position = message.position
+            follow.caught_up = True
+            self.consider(follow.cache)
+        else:
+            self._end((node, follow.cache))
+
+    async def entry(self, node: str, begin: m.Begin, payload: bytes | memoryview | None) -> None:
+        """An entry of a log, with nothing but its stream to say of which."""
+        follow = self._find(node, begin.number)
+        if follow is None:
+            return
+        entry = Entry(begin.key_id or begin.key, begin.key, begin.format, Kind(begin.kind), payload or b"")
+        cache, stamp, place = follow.cache, follow.stamp, follow.place
+        if payload is None:
+            self._arrived(cache, stamp, entry, Delivered.GONE)
+        else:
+            result = await self._caches[cache].host.deliver(stamp, entry)
+            self.entries += 1
+            self.known += result is Delivered.KNOWN
+            self.stale += result is Delivered.STALE
+            self.full += result in (Delivered.FULL, Delivered.PASSED)
+            self._arrived(cache, stamp, entry, result)
+        place.position = max(place.position, begin.position)
+
+
+@dataclass
+class _Stream:
+    number: int
+    task: asyncio.Task[None]
+    taken: asyncio.Queue[list[int]]
+    idle: bool = False
+
+
+class Followers:
+    """The other nodes' following of this one's logs."""
+
+    def __init__(
+        self,
+        caches: dict[str, Cache],
+        entry_bytes_max: int,
+        spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
+    ) -> None:
+        self._caches = caches
+        self._entry_bytes_max = entry_bytes_max
+        self._spawn = spawn
+        self._streams: dict[tuple[str, str], _Stream] = {}
+        self.entries = 0
+        self.too_large = 0
+
+    def lost(self, node: str) -> None:
+        for key in [key for key in self._streams if key[0] == node]:
+            self._streams.pop(key).task.cancel()
+
+    def idle(self) -> bool:
+        """Whether everything that there is has been handed on."""
+        return all(stream.idle for stream in self._streams.values())
+
+    def subscribe(self, node: str, out: Sender, message: m.Subscribe) -> None:
+        key = (node, message.cache)
+        before = self._streams.get(key)
+        if message.cache not in self._caches or (before is not None and before.number >= message.stream):
+            return
+        if before is not None:
+            before.task.cancel()
+        taken: asyncio.Queue[list[int]] = asyncio.Queue(1)
+        task = self._spawn(self._serve(key, out, message, taken))
+        self._streams[key] = _Stream(message.stream, task, taken)
+
+    def take(self, node: str, message: m.Take) -> None:
+        for (name, _), stream in self._streams.items():
+            if name == node and stream.number == message.stream and not stream.taken.full():
+                stream.taken.put_nowait(message.indices)
+
+    async def _serve(
+        self, key: tuple[str, str], out: Sender, message: m.Subscribe, taken: asyncio.Queue[list[int]]
+    ) -> None:
+        cache = self._caches[message.cache]
+        standing = cache.standing()
+        try:
+            if standing is None or standing.stamp != message.stamp:
+                raise StaleError
+            generation = standing.generation
+            same = (message.origin, message.generation) == (standing.origin, generation)
+            position = message.position if same else 0
+            out.send(m.Log(message.stream, standing.origin, generation, position))
+            position = await self._catch_up(cache, out, message.stream, generation, position, taken)
+            out.send(m.CaughtUp(message.stream, position))
+            while True:
+                self._streams[key].idle = True
+                await cache.host.changed(generation, position)
+                self._streams[key].idle = False
+                batch = await cache.host.read(generation, position, Origin.LOCAL, READ_BYTES_MAX, READ_ENTRIES_MAX)
+                for place, entry in batch.entries:
+                    await self._send(out, message.stream, entry, place + 1)
+                position = batch.position
+        except StaleError:
+            out.send(m.Over(message.stream))
+            self._streams[key].idle = True
+        except ConnectionError:
+            pass  # whoever follows comes again
+
+    async def _catch_up(
+        self,
+        cache: Cache,
+        out: Sender,
+        stream: int,
+        generation: int,
+        position: int,
+        taken: asyncio.Queue[list[int]],
+    ) -> int:
+        while True:
+            batch = await cache.host.read(generation, position, Origin.ALL, READ_BYTES_MAX, READ_ENTRIES_MAX)
+            entries = [entry for _, entry in batch.entries if len(entry.payload) <= self._entry_bytes_max]
+            if entries:
+                out.send(m.Offer(stream, [entry.key_id for entry in entries], batch.position))
+                for at in await taken.get():
+                    if at < len(entries):
+                        await self._send(out, stream, entries[at], position)
+            position = batch.position
+            if batch.end:
+                return position
+
+    async def _send(self, out: Sender, stream: int, entry: Entry, position: int) -> None:
+        if len(entry.payload) > self._entry_bytes_max:
+            self.too_large += 1
+            return
+        self.entries += 1
+        await out.log(begin_of(m.Purpose.LOG, stream, "", None, entry, position), entry.payload)
+
+
+def begin_of(purpose: int, number: int, cache: str, stamp: Stamp | None, entry: Entry, position: int = 0) -> m.Begin:
+    """What an entry begins with; wire.Sender fills in the rest."""
+    key_id = b"" if entry.key_id == entry.key else entry.key_id
+    return m.Begin(0, purpose, number, cache, stamp, key_id, entry.key, entry.format, entry.kind, 0, b"", position)
