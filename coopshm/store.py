@@ -6,6 +6,7 @@ or pin, check the generation, decode, check again, return. A hit takes no lock a
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import weakref
@@ -143,3 +144,9 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register
+def _at_exit() -> None:
+    for cache in list(_all):
+        cache._count_hits()
