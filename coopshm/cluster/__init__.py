@@ -9,6 +9,7 @@ Workers import nothing of this package. A map of it, each module importing only 
     leases    the owner node's table           asks       the asker's side of it
     trust     mutual TLS, by a secret or by certificates
     wire      frames, and what goes before what    links      accepting and dialling
+    mesh      which nodes are there, and live
     resets    adopting stamps                      logs       following each other's commit logs
     peers     the relay of nodes that connect to each other directly
 """
