@@ -76,6 +76,10 @@ servers: $(INSTALLED) ## run real servers, and write what came of it into the ta
 demo: $(INSTALLED) ## 64 clients on a real gunicorn: per-worker caching beside coopshm
 	$(PY) -m demo
 
+.PHONY: screenshot
+screenshot: $(INSTALLED) tools ## docs/status.png: the status page of a gunicorn under load
+	$(PY) -m tests.status.screenshot
+
 .PHONY: bench
 bench: $(INSTALLED) ## run the benchmarks, beside all peers that can be installed (12 minutes)
 	$(PY) -m bench.prepare

@@ -169,15 +169,16 @@ class Browser:
         return answer["result"].get("value")
 
     def until(self, script: str, what: Callable[[], object] = lambda: "") -> Any:
-        """The value of the expression, once it is one that counts as true."""
+        """The value of the expression, once it is one that counts as true. (An element comes back as an empty dict.)"""
         deadline = time.monotonic() + WATCHDOG
-        while not (value := self.run(script)):
+        while not ((value := self.run(script)) or value == {}):
             if time.monotonic() > deadline:
                 raise BrowserError(f"never became true: {script} {what()} {self.problems}")
             time.sleep(0.02)
         return value
 
-    def screenshot(self, path: Path, whole: bool = True) -> None:
-        """Write a PNG of the page; `whole`: beyond the window's lower end, too."""
-        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def screenshot(self, path: Path, width: int, height: int) -> None:
+        """Write a PNG of the page's upper left part of this size, however large the window is."""
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(shot["data"]))

@@ -16,7 +16,7 @@ export function lines(title, at, series, { marks = [], format, width, top = 0 })
   const begin = at.length ? at[0] : 0;
   const span = Math.max(end - begin, 1);
   const highest = Math.max(0, ...series.flatMap((line) => line.values));
-  const most = highest <= top ? top : nice(highest);
+  const most = highest > top || !top ? nice(highest) : top;
   const x = (moment) => LEFT + ((moment - begin) / span) * (width - LEFT - 8);
   const y = (value) => TOP + (1 - value / most) * (HEIGHT - TOP - BOTTOM);
   const grid = [0, 0.5, 1].map((share) => s("g", {},

@@ -92,6 +92,7 @@ function tiles(cache, more) {
     tile("Takeovers", count(more.takeovers), "of computations whose process died"));
 }
 
+const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
 
 function flights(cache, more) {
@@ -101,7 +102,7 @@ function flights(cache, more) {
   ];
   const rows = more.flights.map((flight) => ({
     cells: [flight.key, String(flight.pid), duration(flight.age_seconds), count(flight.waiters),
-      flight.attended ? (flight.takeovers ? `alive, taken over ${flight.takeovers}×` : "alive") : "dead, to be taken over"],
+      flight.attended ? (flight.takeovers ? `alive, taken over ${plural(flight.takeovers, "time")}` : "alive") : "dead, to be taken over"],
   }));
   return titled(`In flight (${count(more.flights.length)})`,
     h("div", { class: "scroll" }, table("Computations in flight, the oldest first", columns, rows, "Nothing is being computed.")));
@@ -154,12 +155,12 @@ function bypasses(cache, more) {
 function resets(cache, more) {
   const columns = [
     { title: "When", number: false }, { title: "From", code: true }, { title: "To", code: true },
-    { title: "Generation", number: true }, { title: "By" },
+    { title: "Generation", number: true }, { title: "By process" },
   ];
   const rows = more.resets.map((reset) => ({
     cells: [moment(reset.at) + (reset.resets > 1 ? ` (${reset.resets} since the look before)` : ""),
       reset.former === null ? "–" : short(reset.former, 60), short(reset.version, 60), count(reset.generation),
-      `process ${reset.pid}, uid ${reset.uid}`],
+      `${reset.pid}, uid ${reset.uid}`],
   }));
   return titled("Resets", h("div", { class: "scroll" },
     table("Resets that were seen, the newest first", columns, rows, "None since this page's server was started.")));
