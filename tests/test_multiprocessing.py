@@ -5,6 +5,7 @@ Each test runs in a process of its own, since pools have threads, and forking be
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -73,15 +74,26 @@ def asks_then_ends(given: Shared, key: str) -> None:
     ask(key)
 
 
-@coopshm.memoize("c")
-def memoized(key: str) -> tuple[str, str]:
-    return compute(key)
-
-
 def set_up(settings: Any, directory: str, method: str) -> tuple[Any, coopshm.Cache]:
     context = multiprocessing.get_context(method)
     begin(Shared(context, settings, Path(directory)))
     return context, coopshm.open("c")
+
+
+def alone_in_a_session(target: Any, *args: Any) -> None:
+    """Run `target(*args)`. If it fails, nothing of what it has started goes on."""
+    child = Child(_session, target, args)
+    try:
+        child.result()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        raise
+
+
+def _session(_: Any, target: Any, args: tuple[Any, ...]) -> None:
+    os.setsid()
+    target(*args)
 
 
 def waiters(cache: coopshm.Cache, n: int) -> None:
@@ -98,7 +110,7 @@ def alone(cache: coopshm.Cache) -> None:
 # ---- pools
 
 
-def _stampede(_: Any, settings: Any, directory: str, method: str, warm: bool) -> None:
+def _stampede(settings: Any, directory: str, method: str, warm: bool) -> None:
     context, cache = set_up(settings, directory, method)
     if warm:  # this process has a row, and a hot object that forked ones inherit
         assert ask("warm")[1] == ("warm", "1")
@@ -117,13 +129,12 @@ def _stampede(_: Any, settings: Any, directory: str, method: str, warm: bool) ->
     alone(cache)
 
 
-@each_method
-@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+@pytest.mark.parametrize(("method", "warm"), [("fork", True), *((method, False) for method in METHODS)])
 def test_a_pool_computes_once(settings, namespace, tmp_path, method, warm) -> None:
-    Child(_stampede, settings(), str(tmp_path), method, warm).result()
+    alone_in_a_session(_stampede, settings(), str(tmp_path), method, warm)
 
 
-def _recycled(_: Any, settings: Any, directory: str, method: str) -> None:
+def _recycled(settings: Any, directory: str, method: str) -> None:
     context, cache = set_up(settings, directory, method)
     with context.Pool(2, maxtasksperchild=2, **shared.keywords(context)) as pool:
         answers = pool.map(ask, ["a", "b", "c"] * 4, chunksize=1)
@@ -134,29 +145,13 @@ def _recycled(_: Any, settings: Any, directory: str, method: str) -> None:
     alone(cache)
 
 
-@each_method
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_a_pool_that_replaces_its_processes_computes_once(settings, namespace, tmp_path, method) -> None:
     # Forked or not, this process has the cache all the time; without one that has it the next would find it cold.
-    Child(_recycled, settings(), str(tmp_path), method).result()
+    alone_in_a_session(_recycled, settings(), str(tmp_path), method)
 
 
-def _memoized(_: Any, settings: Any, directory: str, method: str) -> None:
-    context, cache = set_up(settings, directory, method)
-    with context.Pool(WORKERS, **shared.keywords(context)) as pool:
-        assert set(pool.map(memoized, ["a"] * 20, chunksize=1)) == {("a", "1")}
-        pool.close()
-        pool.join()
-    assert memoized("a") == ("a", "1")
-    assert shared.tally.items() == ["a"]
-    alone(cache)
-
-
-@each_method
-def test_a_memoized_function_is_sent_to_a_pool(settings, namespace, tmp_path, method) -> None:
-    Child(_memoized, settings(), str(tmp_path), method).result()
-
-
-def _reset(_: Any, settings: Any, directory: str, method: str) -> None:
+def _reset(settings: Any, directory: str, method: str) -> None:
     context, cache = set_up(settings, directory, method)
     with context.Pool(WORKERS, **shared.keywords(context)) as pool:
         held = pool.map_async(ask, ["held"] * WORKERS, chunksize=1)
@@ -173,13 +168,13 @@ def _reset(_: Any, settings: Any, directory: str, method: str) -> None:
 
 @each_method
 def test_a_reset_by_the_parent_reaches_what_its_pool_computes(settings, namespace, tmp_path, method) -> None:
-    Child(_reset, settings(), str(tmp_path), method).result()
+    alone_in_a_session(_reset, settings(), str(tmp_path), method)
 
 
 # ---- kills
 
 
-def _killed(_: Any, settings: Any, directory: str, method: str) -> None:
+def _killed(settings: Any, directory: str, method: str) -> None:
     context, cache = set_up(settings, directory, method)
     owner, heir = (context.Process(target=asks_then_ends, args=(shared, "held")) for _ in range(2))
     owner.start()
@@ -200,10 +195,10 @@ def _killed(_: Any, settings: Any, directory: str, method: str) -> None:
 def test_a_process_killed_while_it_computes_is_replaced_by_one_that_waits(
     settings, namespace, tmp_path, method
 ) -> None:
-    Child(_killed, settings(), str(tmp_path), method).result()
+    alone_in_a_session(_killed, settings(), str(tmp_path), method)
 
 
-def _executor(_: Any, settings: Any, directory: str, method: str) -> None:
+def _executor(settings: Any, directory: str, method: str) -> None:
     context, cache = set_up(settings, directory, method)
     with ProcessPoolExecutor(WORKERS, context, **shared.keywords(context)) as executor:
         assert {value for _, value in executor.map(ask, ["a"] * 20)} == {("a", "1")}
@@ -223,7 +218,7 @@ def _executor(_: Any, settings: Any, directory: str, method: str) -> None:
 def test_an_executor_whose_process_is_killed_leaves_the_cache_to_the_next(
     settings, namespace, tmp_path, method
 ) -> None:
-    Child(_executor, settings(), str(tmp_path), method).result()
+    alone_in_a_session(_executor, settings(), str(tmp_path), method)
 
 
 # ---- scripts

@@ -60,18 +60,23 @@ def _uwsgi() -> Iterator[Mode]:
         ("as in the file", uwsgi.Uwsgi, [], {"waiting": ONE_AT_A_TIME}),
         ("lazy-apps", uwsgi.Uwsgi, ["--lazy-apps"], {"waiting": ONE_AT_A_TIME}),
         ("threads", uwsgi.Uwsgi, ["--threads", "32"], one_clock),
-        ("gevent", uwsgi.Uwsgi, ["--gevent", "100", "--gevent-monkey-patch"], one_clock),
     ]
     for name, kind, arguments, without in kinds:
         yield Mode("uWSGI", name, partial(kind, arguments=arguments), {**ALL, "upgrade": A_RELOAD_DOES, **without})
     others: list[tuple[str, type[Server], list[str], list[str]]] = [
-        ("no shared-import", uwsgi.Unopened, [], ["stampede", "kill", "recycle"]),
+        ("no shared-import", uwsgi.Unopened, [], ["stampede", "recycle"]),
+        (
+            "gevent",
+            uwsgi.Uwsgi,
+            ["--gevent", "100", "--gevent-monkey-patch"],
+            ["stampede", "waiting", "reset", "kill", "reload"],
+        ),
         ("touch-reload", uwsgi.Touched, [], ["reload"]),
         ("touch-chain-reload, lazy-apps", uwsgi.Chained, ["--lazy-apps"], ["reload"]),
-        ("cheaper", uwsgi.Cheaper, ["--cheaper", "1", "--cheaper-overload", "1"], ["stampede", "kill"]),
-        ("thunder-lock", uwsgi.Uwsgi, ["--thunder-lock"], ["stampede", "kill"]),
-        ("offload-threads", uwsgi.Uwsgi, ["--offload-threads", "2"], ["stampede", "reset"]),
-        ("py-call-uwsgi-fork-hooks", uwsgi.Uwsgi, ["--py-call-uwsgi-fork-hooks"], ["stampede", "kill"]),
+        ("cheaper", uwsgi.Cheaper, ["--cheaper", "1", "--cheaper-overload", "1"], ["stampede"]),
+        ("thunder-lock", uwsgi.Uwsgi, ["--thunder-lock"], ["kill"]),
+        ("offload-threads", uwsgi.Uwsgi, ["--offload-threads", "2"], ["reset"]),
+        ("py-call-uwsgi-fork-hooks", uwsgi.Uwsgi, ["--py-call-uwsgi-fork-hooks"], ["kill"]),
     ]
     for name, kind, arguments, held_to in others:
         some = {column: check if column in held_to else UNCHANGED for column, check in ALL.items()}
