@@ -35,6 +35,9 @@ ROWS: Final = 1024
 FLIGHTS: Final = 1024
 NODES: Final = 2048
 
+#: Other nodes that a segment has records for.
+PEERS: Final = 64
+
 #: Parts that an arena is divided into, at most; and how many of the slowest computations are told of.
 CHUNKS: Final = 256
 SLOWEST: Final = 20
@@ -60,8 +63,7 @@ OK, STALE, FORKED, NOT_STORED = lib.CSM_OK, lib.CSM_STALE, lib.CSM_FORKED, lib.C
 #: What a published payload is to its waiters.
 VALUE, UNCACHED, FAILURE, UNSHAREABLE = lib.CSM_VALUE, lib.CSM_UNCACHED, lib.CSM_FAILURE, lib.CSM_UNSHAREABLE
 
-ATTACHING, APP, OBSERVER = lib.CSM_ATTACHING, lib.CSM_APP, lib.CSM_OBSERVER
-SIDECAR = lib.CSM_SIDECAR
+ATTACHING, APP, OBSERVER, SIDECAR = lib.CSM_ATTACHING, lib.CSM_APP, lib.CSM_OBSERVER, lib.CSM_SIDECAR
 
 #: +1 in each forked child.
 forks: Callable[[], int] = lib.csm_forks
@@ -117,6 +119,15 @@ class FlightInfo(NamedTuple):
     serial: int
     parent_id: int  # the cache (`Segment.id`) of the computation that it is made for, 0: for none
     parent_serial: int  # that one's `serial` there
+
+
+class PeerInfo(NamedTuple):
+    """What the sidecar knows of another node's copy of the cache."""
+
+    name: str
+    covers: int  # counter of the last reset made on this host that it includes
+    state: int  # coopshm.cluster.relay.NodeState
+    since_ns: int  # wall clock: when this was written
 
 
 class EntryInfo(NamedTuple):
@@ -257,6 +268,10 @@ class Segment:
     def wait(self, call: Call, seconds: float) -> int:
         return lib.csm_wait(self.handle, call, int(seconds * 1e9))  # type: ignore[no-any-return]
 
+    def wait_no_longer(self, call: Call) -> int:
+        """The time to wait is up. OWNER: nobody was computing yet, so the caller is to. TIMEOUT: somebody is."""
+        return lib.csm_wait_no_longer(self.handle, call)  # type: ignore[no-any-return]
+
     def release(self, call: Call) -> None:
         """Give up what `call` still holds: its flight, or its place in the queue."""
         if call.ticket.serial:
@@ -314,6 +329,23 @@ class Segment:
             return decode_version(data), generation[0]
         except ValueError as exc:
             raise CorruptError(f"{self.label}: its version is damaged ({exc}); reset or destroy the cache") from exc
+
+    def own_counter(self) -> int:
+        """Return the counter of the last reset that was made on this host, 0 if there was none."""
+        stamp = ffi.new("csm_stamp *")
+        lib.csm_stamp_read(self.handle, stamp)
+        return int(stamp.own_counter)
+
+    # ---- the cluster
+
+    def has_sidecar(self) -> bool:
+        """Is there a sidecar, and does it run?"""
+        return bool(lib.csm_has_sidecar(self.handle, ffi.new("uint64_t *")))
+
+    def peers(self) -> list[PeerInfo]:
+        """Return what the sidecar knows of other nodes; nothing without a sidecar."""
+        infos = self._list("csm_peer_info", PEERS, lib.csm_peers)
+        return [PeerInfo(ffi.string(i.name).decode("utf-8", "replace"), i.covers, i.state, i.since_ns) for i in infos]
 
     # ---- looking on
 
@@ -497,7 +529,7 @@ def open_segment(namespace: str, config: CacheConfig, version: bytes, role: int 
 
     Args:
         version: canonical JSON of the configured version, empty for none.
-        role: APP or OBSERVER; an observer never flips, and keeps no cache alive.
+        role: APP, OBSERVER or SIDECAR; only an app flips, and keeps a cache alive.
         create: False to fail with FileNotFoundError when there is none.
 
     Raises:
@@ -507,7 +539,7 @@ def open_segment(namespace: str, config: CacheConfig, version: bytes, role: int 
     label = f"cache {config.name!r} (/dev/shm{name})"
     deadline = time.monotonic() + CREATE_PATIENCE
     while True:
-        fd = open_object(name, label, config, create, check_owner=role == APP)
+        fd = open_object(name, label, config, create, check_owner=role != OBSERVER)
         segment = _attach(fd, name, label, config, role, version, create)
         if segment is not None:
             return segment

@@ -8,6 +8,7 @@ segment), before it computes anything in it, and the calls of other threads wait
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -20,7 +21,7 @@ from .errors import BusyError, CorruptError, ResetError, SegmentError
 from .forks import PerProcess
 from .versions import decode_version, encode_version
 
-__all__ = ["Attachment"]
+__all__ = ["Attachment", "lock_resets"]
 
 #: How long a thread stays in C while it waits for another resetter, in seconds: then signal handlers run.
 _SLICE = 0.2
@@ -41,6 +42,32 @@ class _Threads:
         self.lock = threading.RLock()
         self.in_hooks = False
         self.resetter: int | None = None
+
+
+def lock_resets(segment: Segment, has_callback: bool, seconds: float = math.inf) -> bool:
+    """One resetter at a time, on the host. False: the segment is gone.
+
+    A resetter that is stopped in its callback looks like one whose callback is slow, and is waited for; at most
+    `seconds`.
+    """
+    patience, generation, end = _PATIENCE, segment.generation(), time.monotonic() + seconds
+    while True:
+        code = segment.reset_lock(_SLICE)
+        if code == _segment.OK:
+            return True
+        if code == _segment.GONE:
+            return False
+        if code not in (_segment.TIMEOUT, _segment.INTERRUPTED):
+            _segment.check(code, segment.label)
+        if generation != (now := segment.generation()) or has_callback:
+            patience, generation = _PATIENCE, now
+        elif code == _segment.TIMEOUT:
+            patience -= 1
+        if patience == 0 or time.monotonic() >= end:
+            raise BusyError(
+                f"{segment.label}: another process is in the middle of a reset and does not run (stopped?); "
+                f"continue or kill it"
+            )
 
 
 class Attachment:
@@ -194,7 +221,7 @@ class Attachment:
         wanted = None if version is None else encode_version(version)
         while True:
             segment = self.segment
-            if segment.gone() or not self._lock_resets(segment):
+            if segment.gone() or not lock_resets(segment, self.config.on_reset is not None):
                 self.reopen(segment)
                 continue
             try:
@@ -206,30 +233,6 @@ class Attachment:
             if not segment.gone():
                 self.notice()
                 return done
-
-    def _lock_resets(self, segment: Segment) -> bool:
-        """One resetter at a time, on the host. False: the segment is gone.
-
-        A resetter that is stopped in its callback looks like one whose callback is slow, and is waited for.
-        """
-        patience, generation = _PATIENCE, segment.generation()
-        while True:
-            code = segment.reset_lock(_SLICE)
-            if code == _segment.OK:
-                return True
-            if code == _segment.GONE:
-                return False
-            if code not in (_segment.TIMEOUT, _segment.INTERRUPTED):
-                _segment.check(code, segment.label)
-            if generation != (now := segment.generation()) or self.config.on_reset is not None:
-                patience, generation = _PATIENCE, now
-            elif code == _segment.TIMEOUT:
-                patience -= 1
-                if patience == 0:
-                    raise BusyError(
-                        f"{segment.label}: another process is in the middle of a reset and does not run (stopped?); "
-                        f"continue or kill it"
-                    )
 
     def _reset_locked(self, segment: Segment, wanted: bytes | None) -> object:
         try:

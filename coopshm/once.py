@@ -212,6 +212,8 @@ def _compute(store: Store, data: bytes, key: object, stalled: list[int], limit: 
             else:
                 with limit as seconds:
                     code = cast("int", (yield Wait(segment, call, seconds)))
+                if code == _segment.TIMEOUT:
+                    code = segment.wait_no_longer(call)  # it may have waited for the cluster's leave only
         if code in (_segment.READY, _segment.AGAIN):
             return MISSING
         if code == _segment.OWNER:

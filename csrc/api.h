@@ -318,6 +318,10 @@ int csm_claim(csm *h, const char *key, size_t key_bytes, const csm_call *parent,
 int csm_wait(csm *h, csm_call *call, uint64_t limit_ns);
 void csm_wait_leave(csm *h, csm_call *call);
 
+/* The caller will wait no longer: if nobody was computing yet, because the cluster was asked and has not answered, it does so itself
+ * (CSM_OWNER). CSM_TIMEOUT: somebody computes, and the caller is still queued. Otherwise as csm_wait. */
+int csm_wait_no_longer(csm *h, csm_call *call);
+
 /* Copies the outcome found by csm_wait. CSM_OK, or CSM_STALE when it was overwritten meanwhile. */
 int csm_outcome_read(csm *h, csm_call *call, void *buffer);
 

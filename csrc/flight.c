@@ -323,7 +323,7 @@ static int finish_wait(csm *h, csm_waiter *w) {
 
 /* The owner died or gave up. CSM_OWNER, CSM_AGAIN (the flight is over), CSM_OK: keep waiting; or the code of csm_lock: whoever
  * cannot have the lock must not wait for a flight that nobody attends to. */
-static int try_take_over(csm *h, csm_call *call) {
+static int try_take_over(csm *h, csm_call *call, bool impatient) {
     const csm_waiter *w = &call->waiter;
     int code = csm_lock_within(h, &call->stalled_ns);
     if (code != CSM_OK) return code;
@@ -331,7 +331,7 @@ static int try_take_over(csm *h, csm_call *call) {
     if (csm_load(&h->header->generation) == w->generation &&
         csm_flight_is_live(h, w->generation, w->flight, w->serial)) {
         code = CSM_OK;
-        if (!csm_flight_is_attended(h, w->flight)) {
+        if (!csm_flight_is_attended(h, w->flight) || (impatient && csm_lease_is_unanswered(h, w->flight))) {
             csm_flight_take_over_locked(h, w->generation, w->flight, w->serial, (struct csm_asker){w->parent_id, w->parent}, &call->ticket);
             code = CSM_OWNER;
         }
@@ -352,7 +352,7 @@ int csm_wait(csm *h, csm_call *call, uint64_t limit_ns) {
         }
         if (!csm_flight_is_live(h, w->generation, w->flight, w->serial)) return finish_wait(h, w);
         if (!csm_flight_is_attended(h, w->flight)) {
-            int code = try_take_over(h, call);
+            int code = try_take_over(h, call, false);
             if (code != CSM_OK) {
                 csm_flight_leave(h, w);
                 return code;
@@ -363,6 +363,15 @@ int csm_wait(csm *h, csm_call *call, uint64_t limit_ns) {
         uint64_t slice = is_sentinel(h, w) ? SENTINEL_SLICE_NS : WAITER_SLICE_NS;
         if (csm_wait_sleep(h, w->node, csm_min(slice, limit_ns - waited)) == CSM_INTERRUPTED) return CSM_INTERRUPTED;
     }
+}
+
+int csm_wait_no_longer(csm *h, csm_call *call) {
+    int code = csm_wait(h, call, 0);
+    if (code != CSM_TIMEOUT || !csm_lease_is_unanswered(h, call->waiter.flight)) return code;
+    code = try_take_over(h, call, true);
+    if (code == CSM_OK) return CSM_TIMEOUT; /* answered meanwhile */
+    csm_flight_leave(h, &call->waiter);
+    return code;
 }
 
 void csm_wait_leave(csm *h, csm_call *call) {

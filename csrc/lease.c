@@ -44,6 +44,11 @@ bool csm_lease_is_open(csm *h, uint32_t f) {
     return false;
 }
 
+bool csm_lease_is_unanswered(csm *h, uint32_t f) {
+    enum csm_lease_state state = state_of(h, f);
+    return state == CSM_LEASE_ASKED || state == CSM_LEASE_SEEN;
+}
+
 bool csm_lease_is_granted(csm *h, uint32_t f) { return state_of(h, f) == CSM_LEASE_GRANTED; }
 
 bool csm_lease_is_hung(csm *h, uint32_t f) {

@@ -63,6 +63,9 @@ bool csm_lease_is_open(csm *h, uint32_t f);
 /* Does a worker compute `f` under the cluster's lease? */
 bool csm_lease_is_granted(csm *h, uint32_t f);
 
+/* Was the cluster asked, and has not answered? */
+bool csm_lease_is_unanswered(csm *h, uint32_t f);
+
 /* Is `f` a sidecar's that does not run? */
 bool csm_lease_is_hung(csm *h, uint32_t f);
 

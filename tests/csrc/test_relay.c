@@ -325,6 +325,24 @@ static void nobody_waits_longer_than_lease_timeout_for_an_answer(void) {
     check_sound(h);
 }
 
+static void who_waits_no_longer_computes_unless_somebody_does(void) {
+    csm *h = check_segment(&CHECK_SMALL), *s = relay_sidecar(h, RELAY_LONG_NS);
+    csm_call call, other;
+    csm_lease lease = relay_ask(h, s, "k", &call);
+    CHECK_EQ(csm_wait_no_longer(h, &call), CSM_OWNER);
+    CHECK_EQ(call.waiter.serial, 0);
+    relay_expect(s, CSM_LEASE_WITHDRAW);
+    CHECK_EQ(check_claim(h, "k", &other), CSM_JOINED);
+    CHECK_EQ(csm_wait_no_longer(h, &other), CSM_TIMEOUT);
+    CHECK_EQ(csm_abandon(h, &call), CSM_OK);
+    CHECK_EQ(csm_wait_no_longer(h, &other), CSM_AGAIN);
+    lease = relay_ask(h, s, "k", &call);
+    relay_hold(s, &lease);
+    CHECK_EQ(csm_wait_no_longer(h, &call), CSM_TIMEOUT);
+    CHECK(call.waiter.serial != 0);
+    csm_wait_leave(h, &call);
+}
+
 static void but_for_a_computation_under_way_elsewhere(void) {
     csm *h = check_segment(&CHECK_SMALL), *s = relay_sidecar(h, RELAY_LONG_NS);
     csm_call call;
@@ -501,6 +519,7 @@ CHECK_MAIN(CHECK_TEST(without_a_sidecar_nobody_asks), CHECK_TEST(who_is_granted_
            CHECK_TEST(when_who_computes_dies_and_nobody_waits_it_is_over),
            CHECK_TEST(when_nobody_waits_for_an_answer_it_is_withdrawn), CHECK_TEST(a_reset_ends_all),
            CHECK_TEST(nobody_waits_longer_than_lease_timeout_for_an_answer), CHECK_TEST(but_for_a_computation_under_way_elsewhere),
+           CHECK_TEST(who_waits_no_longer_computes_unless_somebody_does),
            CHECK_TEST(a_sidecar_that_does_not_look_is_nobodys_owner), CHECK_TEST(who_sleeps_is_not_kept_longer_either),
            CHECK_TEST(a_dead_sidecar_is_a_dead_owner),
            CHECK_TEST(a_sidecar_that_closes_leaves_nobody_waiting), CHECK_TEST(a_destroyed_segment_is_gone_for_the_sidecar),

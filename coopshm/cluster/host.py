@@ -1,0 +1,515 @@
+"""One cache on this host, as the sidecar has it: the Host of relay.py over a segment.
+
+    doorbell thread ── look ── relay.ask, ended, withdrawn, moved        what workers have done
+    relay ── grant, hold, want ── the flight's word                      answers: no lock, on the event loop
+    relay ── deliver, adopt ── one thread of the host's own              what may wait for a lock, or runs a callback
+
+The host attaches when there is a segment, follows when it is destroyed and made again, and makes none itself. All of
+its state is the event loop's, but for what the thread is handed.
+
+What if the sidecar dies: nothing here matters. What if its event loop hangs: it looks no more, and after lease_timeout
+the workers do without it (csrc/lease.h).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar
+
+from .. import _segment
+from ..attachment import lock_resets
+from ..config import CacheConfig, resolve_callable
+from ..errors import BusyError, CoopshmError
+from ..versions import decode_version
+from . import segment as seg
+from .relay import (
+    Batch,
+    Delivered,
+    Ended,
+    Entry,
+    KeyId,
+    Kind,
+    MovedError,
+    NodeState,
+    Origin,
+    Relay,
+    ResetFailedError,
+    StaleError,
+    Stamp,
+    Standing,
+)
+from .segment import Event, LogEntry, SidecarSegment, StampRead, is_digest, key_id_of
+from .threads import Worker
+
+__all__ = ["SegmentHost"]
+
+log = logging.getLogger("coopshm")
+
+T = TypeVar("T")
+
+#: How often it is tried to attach while there is no segment, in seconds: so long the first values of a new segment are
+#: computed without the cluster.
+_RETRY: Final = 0.2
+
+#: Looks between two looks whether the object still has its name.
+_LINKED_EVERY: Final = 20
+
+#: How long the sidecar sleeps at most when nobody rings, in seconds. Also what workers go by when they judge whether it
+#: runs, so well below any lease_timeout.
+_SLICE: Final = 0.05
+
+#: Outcomes up to this size are read on the event loop, in bytes.
+_SMALL: Final = 64 * 1024
+
+#: For how long adopt() waits for another resetter that has a callback to run, in seconds; without, see attachment.py.
+_RESET_PATIENCE: Final = 30.0
+
+#: Entries of the log that are looked through for long keys at once: some milliseconds.
+_DIGESTED_AT_ONCE: Final = 1000
+
+#: Peers that the segment has records for.
+_PEERS: Final = 64
+
+
+class _Lease(NamedTuple):
+    """A flight that the cluster was asked about."""
+
+    flight: int
+    serial: int
+    stamp: Stamp
+
+
+class _Attached:
+    """A segment, the thread that listens to its doorbell, and the thread for what may block."""
+
+    def __init__(self, segment: SidecarSegment, changed: Callable[[], None]) -> None:
+        self.segment = segment
+        self.origin = segment.origin()
+        self.looks = 0
+        self.worker = Worker(f"coopshm-{segment.segment.name}")
+        self._loop = asyncio.get_running_loop()
+        self._changed = changed
+        self._pending = threading.Event()  # the event loop has been told, and has not looked yet
+        self._ends = False
+        self._thread = threading.Thread(target=self._listen, name="coopshm-doorbell", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while not self._ends:
+            self.segment.wait(_SLICE)
+            if not self._pending.is_set():
+                self._pending.set()
+                with contextlib.suppress(RuntimeError):  # the loop was closed
+                    self._loop.call_soon_threadsafe(self._changed)
+
+    def looked(self) -> None:
+        self._pending.clear()
+
+    async def close(self) -> None:
+        self._ends = True
+        await asyncio.to_thread(self._thread.join)
+        await self.worker.stop()
+        await asyncio.to_thread(self.segment.close)
+
+
+class SegmentHost:
+    """The Host of one cache; see relay.py for what its methods promise."""
+
+    def __init__(self, namespace: str, config: CacheConfig, node: str, lease_timeout: float, relay: Relay) -> None:
+        """
+        Args:
+            config: the cache's; of it `on_reset` is used, and who may own the segment.
+            node: this node's name.
+            lease_timeout: seconds that workers wait for an answer, and for a sidecar that does not run.
+        """
+        self.name = config.name
+        self._namespace = namespace
+        self._config = config
+        self._node = node
+        self._lease_timeout = lease_timeout
+        self._relay = relay
+        self._at: _Attached | None = None
+        self._standing: Standing | None = None
+        self._told: Standing | None = None  # what the relay has been told of
+        self._leases: dict[KeyId, _Lease] = {}
+        self._granted: set[tuple[int, int]] = set()  # of them, by flight and serial
+        self._key_ids: dict[tuple[int, int], KeyId] = {}  # by flight and serial
+        self._digests: dict[KeyId, bytes] = {}  # long keys of the generation's log, and how far that was read
+        self._digested = 0
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._peers: dict[str, int] = {}
+        self._reads: set[asyncio.Task[None]] = set()
+        self._refusal = ""
+        self._gone = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Attach now if there is a segment, and from now on whenever there is one."""
+        await self._attach()
+        self._task = asyncio.create_task(self._follow(), name=f"coopshm-follow-{self.name}")
+
+    async def stop(self) -> None:
+        """Let go of the segment: workers go on without the cluster, at once."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._detach()
+
+    async def _follow(self) -> None:
+        while True:
+            if self._at is None:
+                await asyncio.sleep(_RETRY)
+                await self._attach()
+            else:
+                await self._gone.wait()
+                log.info("cache %r: the segment is gone (destroyed, or its object was removed)", self.name)
+                await self._detach()
+
+    async def _attach(self) -> None:
+        try:
+            segment = await asyncio.to_thread(
+                SidecarSegment.open, self._namespace, self._config, self._node, self._lease_timeout
+            )
+        except FileNotFoundError:
+            self._refusal = ""
+            return
+        except CoopshmError as exc:
+            if str(exc) != self._refusal:  # once
+                self._refusal = str(exc)
+                log.error("%s; the cluster does without this host's cache until this is mended", exc)
+            return
+        self._refusal = ""
+        self._gone.clear()
+        self._at = _Attached(segment, self._look)
+        self._note(segment.stamp())
+        self._at.start()
+        log.info("%s: attached as the sidecar of node %s", segment.label, self._node)
+        self._tell_moved()
+
+    async def _detach(self) -> None:
+        at, self._at = self._at, None
+        if at is None:
+            return
+        self._standing = None
+        self._forget_all()
+        self._wake()
+        await at.close()
+        self._tell_moved()
+
+    def _tell_moved(self) -> None:
+        if self._told != self._standing:
+            self._told = self._standing
+            self._relay.moved(self.name)
+
+    def _forget_all(self) -> None:
+        self._leases.clear()
+        self._granted.clear()
+        self._key_ids.clear()
+        self._digests.clear()
+        self._digested = 0
+        self._peers.clear()
+
+    # ---- what workers have done
+
+    def _look(self) -> None:
+        at = self._at
+        if at is None:
+            return
+        at.looked()
+        at.looks += 1
+        self._refresh(at)
+        events = at.segment.look()
+        if events is None or (at.looks % _LINKED_EVERY == 0 and at.segment.segment.gone()):
+            self._gone.set()
+            return
+        # What is over comes first: a new question may be about the same key.
+        for event in events:
+            if event.kind != seg.ASK:
+                self._over(at, event)
+        self._refresh(at)
+        self._tell_moved()
+        for event in events:
+            if event.kind == seg.ASK:
+                self._asked(event)
+        if self._digests:
+            self._digest(at)
+        self._wake()
+
+    def _asked(self, event: Event) -> None:
+        standing = self._standing
+        if standing is None or event.generation != standing.generation:
+            return  # void, and withdrawn with the next look
+        key_id, flight = event.key_id, (event.flight, event.serial)
+        former = self._leases.get(key_id)
+        if former is not None and former[:2] != flight:
+            self._key_ids.pop(former[:2], None)
+        self._leases[key_id] = _Lease(*flight, standing.stamp)
+        self._key_ids[flight] = key_id
+        self._relay.ask(self.name, standing.stamp, key_id, event.nested)
+
+    def _over(self, at: _Attached, event: Event) -> None:
+        key_id = self._key_ids.pop((event.flight, event.serial), None)
+        if key_id is None:
+            return
+        lease = self._leases.pop(key_id)
+        self._granted.discard(lease[:2])
+        if event.kind == seg.WITHDRAW:
+            self._relay.withdrawn(self.name, lease.stamp, key_id)
+        elif event.kind == seg.OUTCOME and event.call is not None:
+            if event.call.waiter.outcome_bytes <= _SMALL:
+                self._ended(lease.stamp, key_id, at.segment.segment.outcome(event.call))
+            else:
+                task = asyncio.create_task(self._read_outcome(at, event, lease.stamp, key_id))
+                self._reads.add(task)
+                task.add_done_callback(self._reads.discard)
+        else:
+            stored = event.kind == seg.STORED
+            self._relay.ended(self.name, lease.stamp, key_id, Ended.STORED if stored else Ended.ABANDONED)
+
+    async def _read_outcome(self, at: _Attached, event: Event, stamp: Stamp, key_id: KeyId) -> None:
+        call = event.call
+        assert call is not None
+        self._ended(stamp, key_id, await at.worker.do(lambda: at.segment.segment.outcome(call)))
+
+    def _ended(self, stamp: Stamp, key_id: KeyId, outcome: tuple[int, int, bytes] | None) -> None:
+        if outcome is None:  # lost: overwritten before it was read
+            self._relay.ended(self.name, stamp, key_id, Ended.ABANDONED)
+            return
+        kind, format, payload = outcome
+        key = b"" if is_digest(key_id) else key_id
+        self._relay.ended(self.name, stamp, key_id, Entry(key_id, key, format, Kind(kind), payload))
+
+    # ---- where it stands
+
+    def standing(self) -> Standing | None:
+        if self._at is not None:
+            self._refresh(self._at)
+        return self._standing
+
+    def _refresh(self, at: _Attached) -> None:
+        if self._standing is None or at.segment.generation() != self._standing.generation:
+            self._note(at.segment.stamp())
+
+    def _note(self, read: StampRead) -> None:
+        assert self._at is not None
+        stamp = Stamp(read.counter, read.version, read.origin)
+        self._standing = Standing(stamp, self._at.origin, read.own, read.generation)
+        self._digests.clear()
+        self._digested = 0
+
+    def _generation_of(self, stamp: Stamp) -> int | None:
+        standing = self.standing()
+        return standing.generation if standing is not None and standing.stamp == stamp else None
+
+    async def adopt(self, stamp: Stamp, instead_of: Standing) -> None:
+        at = self._at
+        if at is None or self.standing() != instead_of:
+            raise MovedError
+        await asyncio.to_thread(self._adopt, at, stamp, instead_of)
+        if self._at is at:
+            self._look()
+
+    def _adopt(self, at: _Attached, stamp: Stamp, instead_of: Standing) -> None:
+        """In a thread. One resetter at a time on the host, be it a worker."""
+        segment = at.segment
+        try:
+            locked = lock_resets(segment.segment, self._config.on_reset is not None, _RESET_PATIENCE)
+        except BusyError as exc:
+            raise ResetFailedError(str(exc)) from exc
+        if not locked:
+            raise MovedError
+        try:
+            now = segment.stamp()
+            stands = Standing(Stamp(now.counter, now.version, now.origin), at.origin, now.own, now.generation)
+            if stands != instead_of:
+                raise MovedError
+            if self._config.on_reset is not None and stamp.version != now.version:
+                try:
+                    resolve_callable(self._config.on_reset)(decode_version(stamp.version))
+                except Exception as exc:
+                    raise ResetFailedError(f"{segment.label}: on_reset raised {type(exc).__name__}: {exc}") from exc
+            if stamp.node == at.origin:
+                code = segment.reset(stamp.version, stamp.counter)
+            else:
+                code = segment.adopt(stamp.version, stamp.counter, stamp.node)
+            if code != _segment.OK:
+                raise ResetFailedError(f"{segment.label}: the write lock could not be had (code {code})")
+        finally:
+            segment.segment.reset_unlock()
+
+    def acknowledged(self, node: str, covers: int, state: NodeState) -> None:
+        if self._at is None:
+            return
+        number = self._peers.setdefault(node, len(self._peers))
+        if number < _PEERS:
+            self._at.segment.note_peer(number, node, covers, int(state))
+
+    # ---- answers
+
+    def _lease(self, stamp: Stamp, key_id: KeyId) -> _Lease | None:
+        lease = self._leases.get(key_id)
+        return lease if lease is not None and lease.stamp == stamp and self._at is not None else None
+
+    def grant(self, stamp: Stamp, key_id: KeyId) -> None:
+        lease = self._lease(stamp, key_id)
+        if lease is not None and self._at is not None and self._at.segment.grant(lease.flight, lease.serial):
+            self._granted.add(lease[:2])
+
+    def hold(self, stamp: Stamp, key_id: KeyId) -> None:
+        lease = self._lease(stamp, key_id)
+        if lease is not None and self._at is not None:
+            self._at.segment.hold(lease.flight, lease.serial)
+
+    def want(self, stamp: Stamp, key_id: KeyId) -> None:
+        lease = self._lease(stamp, key_id)
+        if lease is not None and self._at is not None:
+            self._at.segment.want(lease.flight, lease.serial)
+
+    # ---- entries
+
+    async def deliver(self, stamp: Stamp, entry: Entry) -> Delivered:
+        while True:
+            at = self._at
+            if at is None:
+                return Delivered.GONE
+            generation = self._generation_of(stamp)
+            if generation is None:
+                return Delivered.STALE
+            lease = self._lease(stamp, entry.key_id)
+            if entry.kind is Kind.VALUE:
+                done = await at.worker.do(_storing(at.segment, generation, entry, lease is not None))
+            elif lease is None:
+                return Delivered.UNWANTED
+            else:
+                done = await at.worker.do(_passing(at.segment, lease, entry))
+            if done in (Delivered.STORED, Delivered.PASSED):
+                self._answered(entry.key_id, lease, done)
+                self._wake()
+            if done is not Delivered.STALE or self._generation_of(stamp) in (None, generation):
+                return done
+            # A cold start: the same stamp, and another generation.
+
+    def _answered(self, key_id: KeyId, lease: _Lease | None, done: Delivered) -> None:
+        """The flight was ended by what was delivered. The core tells no more of it."""
+        if lease is None or self._leases.get(key_id) != lease:
+            return
+        del self._leases[key_id]
+        self._key_ids.pop(lease[:2], None)
+        if lease[:2] in self._granted:  # and not yet taken over
+            self._granted.discard(lease[:2])
+            ended = Ended.STORED if done is Delivered.STORED else Ended.ABANDONED
+            asyncio.get_running_loop().call_soon(self._relay.ended, self.name, lease.stamp, key_id, ended)
+
+    def find(self, stamp: Stamp, key_id: KeyId) -> Entry | None:
+        generation = self._generation_of(stamp)
+        if generation is None or self._at is None:
+            return None
+        key: bytes | None = key_id
+        if is_digest(key_id):
+            self._digest(self._at)
+            key = self._digests.get(key_id)
+        found = self._at.segment.find(generation, key) if key is not None else None
+        return _entry(found) if found is not None else None
+
+    def _digest(self, at: _Attached) -> None:
+        """Read on in the log, for the sake of its long keys; some at a time, and on with each look."""
+        generation = at.segment.generation()
+        if self._standing is None or generation != self._standing.generation:
+            return
+        for _ in range(_DIGESTED_AT_ONCE):
+            found = at.segment.entry(generation, False, self._digested)
+            if not isinstance(found, LogEntry):
+                return
+            self._digested = found.position + 1
+            key_id = key_id_of(found.key)
+            if is_digest(key_id):
+                self._digests[key_id] = found.key
+
+    async def read(self, generation: int, position: int, origin: Origin, max_bytes: int, max_entries: int) -> Batch:
+        at = self._at
+        if at is None or at.segment.generation() != generation:
+            raise StaleError
+        entries: list[tuple[int, Entry]] = []
+        size = 0
+        while len(entries) < max_entries and (size < max_bytes or not entries):
+            found = at.segment.entry(generation, origin is Origin.LOCAL, position)
+            if found is None:
+                raise StaleError
+            if not isinstance(found, LogEntry):
+                return Batch(entries, found, end=True)
+            entries.append((found.position, _entry(found)))
+            size += len(found.key) + len(found.payload)
+            position = found.position + 1
+        return Batch(entries, position, end=False)
+
+    async def changed(self, generation: int, position: int) -> None:
+        while True:
+            at = self._at
+            if at is None or not isinstance(at.segment.entry(generation, False, position), int):
+                return
+            woken = asyncio.get_running_loop().create_future()
+            self._waiting.add(woken)
+            try:
+                await woken
+            finally:
+                self._waiting.discard(woken)
+
+    def _wake(self) -> None:
+        for woken in self._waiting:
+            if not woken.done():
+                woken.set_result(None)
+
+
+def _entry(found: LogEntry) -> Entry:
+    return Entry(key_id_of(found.key), found.key, found.format, Kind.VALUE, found.payload)
+
+
+# ---- in the host's thread: what may wait for the write lock
+
+#: The core's refusals that mean "not now, or not here".
+_NO_LOCK: Final = frozenset({seg.BUSY, seg.GONE})
+
+
+def _storing(segment: SidecarSegment, generation: int, entry: Entry, awaited: bool) -> Callable[[], Delivered]:
+    def store() -> Delivered:
+        code, call = segment.take(generation, entry.key)
+        if code == _segment.OWNER:
+            try:
+                code = segment.publish(call, entry.key, int(Kind.VALUE), entry.format, (entry.payload,))
+            finally:
+                segment.segment.release(call)
+            if code == _segment.OK:
+                return Delivered.STORED
+            if code in _segment.FULL:
+                return Delivered.PASSED if awaited else Delivered.FULL
+        if code in (_segment.READY, _segment.JOINED):
+            return Delivered.KNOWN
+        if code == _segment.STALE:
+            return Delivered.STALE
+        return Delivered.GONE if code in _NO_LOCK else Delivered.FULL
+
+    return store
+
+
+def _passing(segment: SidecarSegment, lease: _Lease, entry: Entry) -> Callable[[], Delivered]:
+    def hand_on() -> Delivered:
+        code, call = segment.take_asked(lease.flight, lease.serial)
+        if code == _segment.OWNER:
+            try:
+                code = segment.publish(call, b"", int(entry.kind), entry.format, (entry.payload,))
+            finally:
+                segment.segment.release(call)
+            if code == _segment.NOT_STORED:
+                return Delivered.PASSED
+        return Delivered.GONE if code in _NO_LOCK else Delivered.UNWANTED
+
+    return hand_on

@@ -1,0 +1,261 @@
+"""A segment as the host's sidecar has it: the second and last importer of the compiled core.
+
+What is here passes calls on, as _segment.py does, and deals in bytes, ints and tuples. Nothing blocks but what says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from .. import _segment
+from .._core import ffi, lib
+from .._segment import SIDECAR, Call, Segment, open_segment
+from ..config import CacheConfig
+from ..errors import BusyError
+from .relay import KEY_ID_BYTES_MAX, KeyId
+
+__all__ = ["Event", "LogEntry", "SidecarSegment", "StampRead", "is_digest", "key_id_of"]
+
+ASK, WITHDRAW, END, STORED, OUTCOME = (
+    lib.CSM_LEASE_ASK,
+    lib.CSM_LEASE_WITHDRAW,
+    lib.CSM_LEASE_END,
+    lib.CSM_LEASE_STORED,
+    lib.CSM_LEASE_OUTCOME,
+)
+OK, MISS, GONE, BUSY = lib.CSM_OK, lib.CSM_MISS, lib.CSM_GONE, lib.CSM_BUSY
+
+#: Events taken from the core at once.
+_BATCH: Final = 256
+
+#: What a key id of a digest begins with: no encoded key does (keys.py).
+_DIGEST: Final = b"\xff"
+
+
+def key_id_of(key: bytes) -> KeyId:
+    """What a key is called in the cluster."""
+    if len(key) <= KEY_ID_BYTES_MAX:
+        return key
+    return _digest_id(len(key), hashlib.blake2s(key, digest_size=24).digest())
+
+
+def _digest_id(key_bytes: int, digest: bytes) -> KeyId:
+    return _DIGEST + key_bytes.to_bytes(4, "little") + digest
+
+
+def is_digest(key_id: KeyId) -> bool:
+    """Does it stand for a key that it does not contain?"""
+    return key_id[:1] == _DIGEST
+
+
+class Event(NamedTuple):
+    """What has happened to a flight; see csm_lease_event in api.h."""
+
+    kind: int
+    key_id: KeyId  #: with ASK only
+    flight: int
+    serial: int
+    generation: int
+    nested: bool
+    call: Call | None  #: with OUTCOME: for `Segment.outcome`
+
+
+class StampRead(NamedTuple):
+    generation: int
+    counter: int
+    own: int
+    version: bytes
+    origin: str
+
+
+class LogEntry(NamedTuple):
+    """An entry of the log. The payload is pinned for as long as it, or anything made from it, lives."""
+
+    position: int
+    key: bytes
+    format: int
+    payload: memoryview
+    remote: bool
+
+
+class SidecarSegment:
+    """A segment that this process is the sidecar of."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.label = segment.label
+        self._handle = segment.handle
+        self._leases = ffi.new("csm_lease[]", _BATCH)
+        self._found = ffi.new("csm_relay_entry_view *")
+        self._position = ffi.new("uint64_t *")
+        self._stamp = ffi.new("csm_stamp *")
+        self._lock = threading.Lock()
+        self._views = 0  # payloads that live
+        self._closed = False
+        self.generation = segment.generation
+
+    @classmethod
+    def open(cls, namespace: str, config: CacheConfig, node: str, lease_timeout: float) -> SidecarSegment:
+        """Attach, and become the sidecar. May wait for a lock.
+
+        Raises:
+            FileNotFoundError: there is no segment (now).
+            BusyError: the cache has another sidecar, or the write lock's holder is stopped.
+            SegmentError: the segment cannot be used.
+        """
+        segment = open_segment(namespace, config, b"", SIDECAR, create=False)
+        try:
+            name = node.encode()
+            code = lib.csm_relay_open(segment.handle, name, len(name), int(lease_timeout * 1e9))
+            if code == GONE:
+                raise FileNotFoundError(f"{segment.label}: it is being destroyed")
+            if code == BUSY:
+                raise BusyError(
+                    f"{segment.label}: it has a sidecar already, or a stopped process has its write lock; one sidecar "
+                    f"per host and namespace"
+                )
+            _segment.check(code, segment.label)
+        except BaseException:
+            segment.leave()
+            raise
+        return cls(segment)
+
+    def close(self) -> None:
+        """Let go: whoever waits goes on without the cluster. May wait for a lock. Nothing else is called afterwards;
+        row and memory go with the last payload."""
+        lib.csm_relay_close(self._handle)
+        with self._lock:
+            self._closed = True
+            last = self._views == 0
+        if last:
+            self.segment.forget()
+
+    def _dropped(self, view: Any) -> None:
+        lib.csm_view_release(view)
+        with self._lock:
+            self._views -= 1
+            last = self._closed and self._views == 0
+        if last:
+            self.segment.forget()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until there may be something to look at, at most `seconds` (and at most 50 ms). Blocks."""
+        lib.csm_relay_wait(self._handle, int(seconds * 1e9))
+
+    def look(self) -> list[Event] | None:
+        """What has happened; None: the segment is gone, or this process is not its sidecar any more."""
+        events: list[Event] = []
+        while True:
+            n = lib.csm_relay_look(self._handle, self._leases, _BATCH)
+            if n < 0:
+                return None
+            events.extend(_event(self._leases[i]) for i in range(n))
+            if n < _BATCH:
+                return events
+
+    # ---- answers: True unless it is too late
+
+    def hold(self, flight: int, serial: int) -> bool:
+        return bool(lib.csm_relay_hold(self._handle, flight, serial) == OK)
+
+    def grant(self, flight: int, serial: int) -> bool:
+        return bool(lib.csm_relay_grant(self._handle, flight, serial) == OK)
+
+    def want(self, flight: int, serial: int) -> None:
+        lib.csm_relay_want(self._handle, flight, serial)
+
+    # ---- publishing what came from elsewhere: these may wait for a lock
+
+    def take(self, generation: int, key: bytes) -> tuple[int, Call]:
+        """The right to publish `key`: OWNER, READY (stored), JOINED (somebody else is about to), STALE or an error."""
+        call = self.segment.call()
+        return lib.csm_relay_take(self._handle, generation, key, len(key), call), call
+
+    def take_asked(self, flight: int, serial: int) -> tuple[int, Call]:
+        """The right to end a flight that was asked for: OWNER, or STALE, or an error."""
+        call = self.segment.call()
+        return lib.csm_relay_take_asked(self._handle, flight, serial, call), call
+
+    def publish(self, call: Call, key: bytes, kind: int, format: int, pieces: Sequence[bytes | memoryview]) -> int:
+        return self.segment.publish(call, key, kind, format, pieces)
+
+    # ---- the log
+
+    def entry(self, generation: int, local: bool, position: int) -> LogEntry | int | None:
+        """The entry at `position` or the next one after it; the position of the end; None: `generation` is over."""
+        self._position[0] = position
+        code = lib.csm_relay_entry(self._handle, generation, local, self._position, self._found)
+        if code == OK:
+            return self._log_entry(self._position[0])
+        if code == MISS:
+            return int(self._position[0])
+        if code != _segment.STALE:
+            _segment.check(code, self.label)
+        return None
+
+    def find(self, generation: int, key: bytes) -> LogEntry | None:
+        """The entry of a key. Its position is not known: 0."""
+        if lib.csm_relay_find(self._handle, generation, key, len(key), self._found) != OK:
+            return None
+        return self._log_entry(0)
+
+    def _log_entry(self, position: int) -> LogEntry:
+        found = self._found
+        view, key = found.view, ffi.buffer(found.key, found.key_bytes)[:]
+        with self._lock:
+            self._views += 1
+        # The buffer keeps `data`, and the end of `data` gives the pin back.
+        data = ffi.gc(ffi.cast("char *", view.data), lambda _, view=view: self._dropped(view))
+        payload = memoryview(ffi.buffer(data, view.bytes)).toreadonly()
+        return LogEntry(position, key, view.format, payload, bool(found.remote))
+
+    # ---- resets
+
+    def stamp(self) -> StampRead:
+        """Where the cache stands, all of it read at one moment."""
+        stamp = self._stamp
+        lib.csm_stamp_read(self._handle, stamp)
+        return StampRead(
+            stamp.generation,
+            stamp.counter,
+            stamp.own_counter,
+            ffi.buffer(stamp.version, stamp.version_bytes)[:],
+            ffi.buffer(stamp.origin, stamp.origin_bytes)[:].decode("utf-8", "replace"),
+        )
+
+    def origin(self) -> str:
+        """Who a reset that is made on this host is by."""
+        buffer = ffi.new("char[]", 80)
+        size = lib.csm_origin(self._handle, buffer)
+        return str(ffi.buffer(buffer, size)[:].decode("utf-8", "replace"))
+
+    def adopt(self, version: bytes, counter: int, origin: str) -> int:
+        """With the reset lock held: flip to another host's reset. May wait for the write lock."""
+        maker = origin.encode()
+        return lib.csm_reset_adopt(self._handle, version, len(version), counter, maker, len(maker))  # type: ignore[no-any-return]
+
+    def reset(self, version: bytes, counter: int) -> int:
+        """With the reset lock held: a reset of this host's own."""
+        return lib.csm_reset_commit(self._handle, version, len(version), counter)  # type: ignore[no-any-return]
+
+    # ---- other nodes
+
+    def note_peer(self, number: int, name: str, covers: int, state: int) -> None:
+        data = name.encode()
+        lib.csm_peer_write(self._handle, number, data, len(data), covers, state)
+
+
+def _event(lease: Any) -> Event:
+    kind, key_id, call = lease.event, b"", None
+    if kind == ASK:
+        key_bytes = lease.key_bytes
+        if key_bytes <= KEY_ID_BYTES_MAX:
+            key_id = ffi.buffer(lease.key, key_bytes)[:]
+        else:
+            key_id = _digest_id(key_bytes, ffi.buffer(lease.digest, 24)[:])
+    elif kind == OUTCOME:
+        call = ffi.new("csm_call *", lease.call)
+    return Event(kind, key_id, lease.flight, lease.serial, lease.generation, bool(lease.nested), call)
