@@ -23,7 +23,9 @@ from tests.status import skip
 from tests.status.scrape import Scrape, promtool
 from tests.status.test_serve import serve
 
-DASHBOARD = json.loads((Path(__file__).parents[2] / "docs" / "grafana" / "coopshm.json").read_text())
+DOCS = Path(__file__).parents[2] / "docs"
+OPERATING = (DOCS / "operating.md").read_text()
+DASHBOARD = json.loads((DOCS / "grafana" / "coopshm.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
 #: What Grafana puts in the place of its variables.
@@ -95,8 +97,25 @@ def test_every_metric_is_one_that_there_is(cache: Callable[..., coopshm.Cache], 
         assert names(query) <= there, title
 
 
+def alerts() -> list[str]:
+    """What the docs say is worth an alert."""
+    return [match[1] for match in re.finditer(r"- \{alert: \w+, expr: (.+?)(?:, for: \w+)?\}", OPERATING)]
+
+
+def test_the_docs_name_the_metrics_that_there_are(cache: Callable[..., coopshm.Cache], namespace: str) -> None:
+    cache().cached("a", lambda: 1)
+    seen = Scrape(metrics.openmetrics_text(Watch(namespace).looks()).decode())
+    suffix = {"counter": "_total", "info": "_info"}
+    there = {name + suffix.get(family.type, "") for name, family in seen.families.items()}
+    table = OPERATING[OPERATING.index("## Metrics") : OPERATING.index("## Status page")]
+    assert set(re.findall(r"`(coopshm_\w+)(?:\{\w+\})?`", table)) == there
+    assert len(alerts()) > 3
+    assert all(names(alert) <= there for alert in alerts())
+
+
 def test_every_query_is_promql(tmp_path: Path) -> None:
-    rules = [{"record": f"query_{at}", "expr": query} for at, (_, query) in enumerate(queries())]
+    asked = [query for _, query in queries()] + alerts()
+    rules = [{"record": f"query_{at}", "expr": query} for at, query in enumerate(asked)]
     path = tmp_path / "rules.json"  # JSON is YAML
     path.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
     promtool("check", "rules", "--lint=none", str(path))
