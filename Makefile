@@ -47,11 +47,13 @@ ifeq ($(CI),true)
 NO_SKIPS ?= 1
 endif
 
-# What some tests drive. Where it can be had neither way, those tests are skipped, but not in CI.
+# What some tests drive. Where it is not to be had, those tests are skipped, but not in CI. Prometheus is only unpacked, since its
+# package starts a service.
 .PHONY: tools
-tools: ## install a browser and Prometheus for the tests of the status page, where that needs no question
-	@missing=; command -v chromium >/dev/null || missing="chromium"; command -v promtool >/dev/null || missing="$$missing prometheus"; \
-	[ -z "$$missing" ] || .ci/install $$missing$(if $(filter true,$(CI)),, || true)
+tools: ## a browser and Prometheus for the tests of the status page, where that needs no question
+	@command -v chromium >/dev/null || .ci/install chromium$(if $(filter true,$(CI)),, || true)
+	@command -v promtool >/dev/null || [ -x build/tools/usr/bin/promtool ] || \
+	    .ci/unpack build/tools prometheus$(if $(filter true,$(CI)),, || true)
 
 .PHONY: test
 test: $(INSTALLED) tools test-c test-crash ## run every test: the C programs of tests/csrc and tests/crash, then pytest

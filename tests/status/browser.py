@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -25,11 +24,6 @@ from tests.procs import WATCHDOG
 
 #: By what name distributions have it.
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-def find() -> str | None:
-    """The browser's command; None when there is none."""
-    return next((path for path in map(shutil.which, NAMES) if path), None)
 
 
 class BrowserError(Exception):

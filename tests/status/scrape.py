@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Mapping
 
@@ -11,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
 from tests.procs import WATCHDOG
-from tests.status import skip
+from tests.status import tool
 
 
 class Scrape:
@@ -44,10 +43,7 @@ class Scrape:
 
 def promtool(*arguments: str, text: str = "") -> None:
     """Have promtool check something."""
-    found = shutil.which("promtool")
-    if found is None:
-        skip("promtool")
-    command = [found, *arguments]
+    command = [tool("promtool"), *arguments]
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=WATCHDOG, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
 

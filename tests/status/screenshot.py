@@ -12,6 +12,7 @@ import http.client
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.status import shop
-from tests.status.browser import Browser, find
+from tests.status.browser import NAMES, Browser
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 12
@@ -89,7 +90,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=75, help="how long the shop is visited")
     arguments = parser.parse_args()
-    browser = find()
+    browser = next((path for path in map(shutil.which, NAMES) if path), None)
     if browser is None:
         print("there is no chromium here; see `make tools`", file=sys.stderr)
         return 1

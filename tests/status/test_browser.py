@@ -18,8 +18,8 @@ from tests.servers.gate import Gate
 from tests.servers.gunicorn import Gunicorn
 from tests.servers.server import Server
 from tests.servers.site import Site
-from tests.status import skip
-from tests.status.browser import Browser, BrowserError, find
+from tests.status import tool
+from tests.status.browser import NAMES, Browser, BrowserError
 from tests.status.test_serve import serve
 
 #: A key that a user of the application made up. (No slash in it: it is a part of a path.)
@@ -77,10 +77,7 @@ UNLABELLED = """
 
 @pytest.fixture
 def browser() -> Iterator[Browser]:
-    command = find()
-    if command is None:
-        skip("chromium")
-    with Browser(command) as browser:
+    with Browser(tool(*NAMES)) as browser:
         yield browser
 
 

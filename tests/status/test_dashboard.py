@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ import coopshm
 from coopshm import metrics
 from coopshm.status.look import Watch
 from tests.procs import WATCHDOG
-from tests.status import skip
+from tests.status import tool
 from tests.status.scrape import Scrape, promtool
 from tests.status.test_serve import serve
 
@@ -161,9 +160,7 @@ class Prometheus:
 
 @pytest.fixture
 def prometheus(namespace: str, tmp_path: Path) -> Iterator[Prometheus]:
-    command = shutil.which("prometheus")
-    if command is None:
-        skip("prometheus")
+    command = tool("prometheus")
     with serve(namespace) as (target, _):
         scrape = {"job_name": "coopshm", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}
         config = {"global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"}, "scrape_configs": [scrape]}
