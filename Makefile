@@ -78,6 +78,10 @@ servers: $(INSTALLED) ## run real servers, and write what came of it into the ta
 demo: $(INSTALLED) ## 64 clients on a real gunicorn: per-worker caching beside coopshm
 	$(PY) -m demo
 
+.PHONY: demo-top
+demo-top: $(INSTALLED) ## record coopshm-admin top beside the demonstration's server, as docs/top.svg
+	$(PY) -m demo.top docs/top.svg
+
 .PHONY: screenshot
 screenshot: $(INSTALLED) tools ## docs/status.png: the status page of a gunicorn under load
 	$(PY) -m tests.status.screenshot

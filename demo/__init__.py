@@ -17,4 +17,6 @@ Read the files in this order; each imports only from those before it:
     client.py         64 keep-alive connections, and what each reply said
     scenario.py       cold, warm, resets under load
     report.py         the table, and the promises that must hold
+
+`make demo-top` (top.py) films `coopshm-admin top` beside the same server under the same load.
 """

@@ -7,16 +7,19 @@ keys and versions are the application's.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, Group, RenderableType
+from rich.segment import Segment, Segments
 from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from .text import Block, Cell, Line, plain
 
-__all__ = ["STYLES", "console", "group", "show"]
+__all__ = ["STYLES", "console", "group", "show", "svg"]
 
 #: What a style of text.py looks like.
 STYLES = {
@@ -116,8 +119,22 @@ def _bar(share: float, style: str, blocks: bool) -> Text:
     return Text.assemble((drawn.ljust(_BAR_WIDTH), f"{style} on grey23"), " ")
 
 
-def svg(blocks: Sequence[Block], title: str, width: int = 110) -> str:
-    """Return blocks as a picture of a terminal, an SVG document."""
+def svg(blocks: Sequence[Block], title: str, width: int = 136, lines: int = 0, name: str | None = None) -> str:
+    """Return blocks as a picture of a terminal, an SVG document that refers to nothing outside itself.
+
+    Args:
+        width: of the terminal, in characters.
+        lines: of the terminal; 0 for as many as there are.
+        name: what its styles are called; for who puts several pictures into one document.
+    """
     recorder = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    recorder.print(group(blocks, recorder))
-    return recorder.export_svg(title=title)
+    drawn = recorder.render_lines(group(blocks, recorder))
+    for line in drawn[: lines or None]:
+        recorder.print(Segments([*line, Segment.line()]), end="")
+    for _ in range(lines - len(drawn)):
+        recorder.print()
+    return recorder.export_svg(title=title, code_format=_OWN_FONTS, unique_id=name)
+
+
+#: rich's frame, without its fonts, which would be fetched from the network.
+_OWN_FONTS = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)

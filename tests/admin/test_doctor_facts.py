@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -216,3 +217,11 @@ def test_numbers_of_processes_may_be_of_another_namespace(host, tmp_path) -> Non
     (tmp_path / "proc/self/ns/pid").symlink_to("pid:[4026532999]")
     assert levels(system.check_namespaces(there, {})) == [("proc", OK), ("pid-namespace", NOTE)]
     assert (there.is_stopped(7), there.is_stopped(8)) == (True, False)
+
+
+def test_every_check_is_documented() -> None:
+    root = Path(memory.__file__).parent
+    found = {name for file in root.glob("*.py") for name in re.findall(r'Finding\("([a-z-]+)"', file.read_text())}
+    documented = (Path(__file__).parents[2] / "docs/operating.md").read_text()
+    assert len(found) > 20
+    assert [name for name in sorted(found) if f"`{name}`" not in documented] == []
