@@ -77,6 +77,7 @@ class _Connection:
 
     def close(self) -> None:
         self.writer.transport.abort()
+        self.up.set()  # who waits for that finds that it is not
 
 
 @dataclass(eq=False)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
+import logging
 import os
-from collections.abc import Sequence
+import random
+from collections.abc import Awaitable, Callable, Sequence
 
-from coopshm.cluster import trust
+import pytest
+
+from coopshm.cluster import links, mesh, trust, wire
+from coopshm.cluster import messages as m
 from coopshm.cluster.peers import Peers, PeersConfig
 from coopshm.cluster.relay import Relay
-from tests.cluster.contract import Cluster, RelayContract
+from coopshm.cluster.wire import Sender
+from tests.cluster.contract import LONG, Cluster, Fn, RelayContract, until
+from tests.cluster.loops import run
+from tests.cluster.memory import FnError
 from tests.cluster.proxy import Proxy
 
 SECRET = b"a secret of 32 bytes or more, for tests"
@@ -103,3 +112,262 @@ def trusted() -> trust.Trust:
 class TestPeers(RelayContract):
     def cluster_of(self, lease_timeout: float) -> PeersCluster:
         return PeersCluster(lease_timeout, trusted())
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_repeated_and_reordered_messages_are_harmless(self, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What tables and stamps say to each other is sent twice, late, and in another order."""
+        chance = random.Random(seed)
+        send = Sender.send
+
+        def disturbed(self: Sender, message: m.Message) -> None:
+            late = isinstance(message, DISTURBED) and chance.random() < 0.5
+            if not late or chance.random() < 0.3:
+                send(self, message)
+            if late:
+                asyncio.get_running_loop().call_later(chance.random() / 20, send, self, message)
+
+        monkeypatch.setattr(Sender, "send", disturbed)
+
+        async def test(cluster: Cluster) -> None:
+            hosts = await cluster.ready(3)
+            for number in range(60):
+                fn = Fn(number)
+                if number % 3 == 0:
+                    fn.result = FnError("sometimes")
+                if number % 10 == 0:
+                    await hosts[number % 3].reset(b"%d" % number)
+                calls = (host.cached(b"key %d" % number, fn) for host in hosts)
+                results = await asyncio.gather(*calls, return_exceptions=True)
+                assert all(result == number or str(result) == "sometimes" for result in results)
+            await cluster.agreed()
+
+        self.trial(test, lease_timeout=1.0)
+
+
+LEASES = (m.View, m.Ask, m.Withdraw, m.Done, m.Fetch, m.Granted, m.Held, m.Alone, m.At, m.Want, m.Finished, m.NotHere)
+DISTURBED = (m.Standing, *LEASES)
+
+
+def trial(test: Callable[[PeersCluster], Awaitable[None]], how: trust.Trust | None = None) -> None:
+    async def main() -> None:
+        cluster = PeersCluster(LONG, how or trusted())
+        try:
+            await test(cluster)
+        finally:
+            await cluster.close()
+
+    run(main())
+
+
+def peer(cluster: PeersCluster, index: int) -> Peers:
+    relay = cluster.relays[index]
+    assert isinstance(relay, Peers)
+    return relay
+
+
+def errors(cluster: PeersCluster, index: int) -> set[str]:
+    return {node.error for node in peer(cluster, index).status().nodes}
+
+
+def test_a_node_leaves_its_own_address_alone() -> None:
+    async def test(cluster: PeersCluster) -> None:
+        await cluster.ready(2)
+        status = peer(cluster, 0).status()
+        assert [(node.name, node.connected) for node in status.nodes] == [("n0", True), ("n1", True)]
+        (own,) = [node for node in status.nodes if node.name == "n0"]
+        assert own.addresses == [f"{cluster.addresses[0]}:{PORT}"]
+
+    trial(test)
+
+
+def test_a_node_that_is_down_at_start_is_no_error() -> None:
+    async def test(cluster: PeersCluster) -> None:
+        cluster.extra = [f"{address()}:{PORT}"]
+        host = cluster.host()
+        await cluster.start()
+        assert await host.cached(b"k", Fn("by itself")) == "by itself"
+        await until(lambda: any("failed" in error for error in errors(cluster, 0)))
+
+    trial(test)
+
+
+def test_two_addresses_of_one_node_are_one_node() -> None:
+    async def test(cluster: PeersCluster) -> None:
+        for _ in range(2):
+            cluster.host()
+            await cluster._add_node()
+        cluster.extra = [f"{cluster.addresses[1]}:{PORT}"]
+        await cluster.start()
+        await cluster.connected()
+        await until(lambda: len([d for d in peer(cluster, 0)._mesh.dials.values() if d.name == "n1"]) == 2)
+        fn = Fn()
+        await asyncio.gather(*(host.cached(b"k", fn) for host in cluster.hosts))
+        assert fn.calls == 1
+
+    trial(test)
+
+
+def test_a_name_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(cluster: PeersCluster) -> None:
+        for _ in range(3):
+            cluster.host()
+            cluster.addresses.append(address())
+
+        async def resolve(found: tuple[str, int]) -> list[tuple[str, int]]:
+            known = [(each, PORT) for each in cluster.addresses]
+            return known if found[0] == "nodes.example" else [found]
+
+        monkeypatch.setattr(mesh, "resolve", resolve)
+        cluster.extra = [f"nodes.example:{PORT}"]
+        await cluster.start()
+        await cluster.connected()
+
+    trial(test)
+
+
+def test_nodes_come_and_go_with_the_configuration() -> None:
+    async def test(cluster: PeersCluster) -> None:
+        await cluster.ready(3)
+        connections = peer(cluster, 0).status().counters["connections"]
+        to_second = f"{cluster.proxies[0, 1].address[0]}:{PORT}"
+        await peer(cluster, 0).reload([to_second])
+        await until(lambda: cluster.sees(0) == {"n1"})
+        assert peer(cluster, 0).status().counters["connections"] == connections  # that one has stayed
+        await peer(cluster, 0).reload(cluster.nodes(0))
+        await cluster.connected()
+        with pytest.raises(ValueError, match="no address"):
+            await peer(cluster, 0).reload(["nonsense"])
+        assert cluster.sees(0) == {"n1", "n2"}
+
+    trial(test)
+
+
+def test_two_nodes_with_one_name_say_so() -> None:
+    async def test(cluster: PeersCluster) -> None:
+        for _ in range(3):
+            cluster.host()
+        cluster.hosts[2].node = "n1"
+        await cluster.start()
+        await until(
+            lambda: any(
+                "there is another node named 'n1'" in error for error in errors(cluster, 1) | errors(cluster, 2)
+            )
+        )
+        await until(lambda: any("names must differ" in error for error in errors(cluster, 1)))
+
+    trial(test)
+
+
+@pytest.mark.parametrize(
+    ("hello", "why"),
+    [
+        (m.Hello(9, "n9", b"i" * 16, "test"), "version 9 of the protocol"),
+        (m.Hello(1, "n9", b"i" * 16, "other"), "its namespace is 'other'"),
+        (m.Hello(1, "n0", b"i" * 16, "test"), "names must differ"),
+    ],
+)
+def test_nodes_that_do_not_fit_are_told_why(hello: m.Hello, why: str) -> None:
+    async def test(cluster: PeersCluster) -> None:
+        cluster.host()
+        await cluster.start()
+        reader, writer = await links.dial((cluster.addresses[0], PORT), trusted())
+        writer.write(frame(m.encode(hello)))
+        welcome = await wire.read_message(reader)
+        assert isinstance(welcome, m.Welcome)
+        assert why in welcome.refused
+        await until(lambda: peer(cluster, 0).status().counters["refused"] == 1)
+        writer.transport.abort()
+
+    trial(test)
+
+
+def test_without_trust_nodes_meet_on_loopback_and_say_that(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(cluster: PeersCluster) -> None:
+        await cluster.ready(2)
+
+    with caplog.at_level(logging.WARNING, "coopshm.cluster"):
+        trial(test, trust.without())
+    assert sum("every user of this host" in record.getMessage() for record in caplog.records) == 2
+
+
+def test_another_secret_is_no_node() -> None:
+    async def test(cluster: PeersCluster) -> None:
+        cluster.host()
+        cluster.host()
+        await cluster.start(0)
+        cluster.trust = trust.from_secret(SECRET[::-1], "test")
+        await cluster.start(1)
+        await until(lambda: any("CERTIFICATE_VERIFY_FAILED" in error for error in errors(cluster, 1)))
+        await until(lambda: peer(cluster, 0).status().counters["refused"] > 0)
+        assert cluster.sees(0) == cluster.sees(1) == set()
+
+    trial(test)
+
+
+def test_values_beyond_the_limit_stay_on_their_host() -> None:
+    async def test(cluster: PeersCluster) -> None:
+        config = cluster.config
+        cluster.config = lambda *args: config(*args)._replace(entry_bytes_max=1000)  # type: ignore[method-assign]
+        hosts = await cluster.ready(3)
+        fn = Fn("x" * 2000)
+        for host in hosts:
+            assert await host.cached(b"k", fn) == fn.result
+        assert fn.calls == 3
+        assert peer(cluster, 0).status().counters["entries_too_large"] > 0
+        stuck = Fn(FnError("x" * 2000), opened=False)
+        calls = [asyncio.ensure_future(host.cached(b"l", stuck)) for host in hosts]
+        await stuck.called()
+        await until(lambda: sum(host.flight(b"l").held for host in hosts) == 2)
+        stuck.open.set()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert [str(result) for result in results] == ["x" * 2000] * 3
+
+    trial(test)
+
+
+@pytest.mark.parametrize("what", ["nothing", "other", "huge", "noise", "twice"])
+def test_what_is_no_hello_is_refused(what: str) -> None:
+    """From somebody who has the secret: a node of another kind, or one that is broken."""
+
+    async def test(cluster: PeersCluster) -> None:
+        cluster.host()
+        await cluster.start()
+        reader, writer = await links.dial((cluster.addresses[0], PORT), trusted())
+        said = {
+            "nothing": b"",
+            "other": frame(m.encode(m.Ping(1))),
+            "huge": frame(bytes(5000)),
+            "noise": bytes(range(256)),
+            "twice": 2 * frame(m.encode(m.Hello(1, "n9", b"i" * 16, "test"))),
+            + frame(m.encode(m.Hello(1, "n", b"i" * 16, "t"))),
+        }
+        writer.write(said[what])
+        if what == "nothing":
+            writer.close()
+        relay = peer(cluster, 0)
+        if what != "twice":
+            await until(lambda: relay.status().counters["refused"] == 1)
+        try:
+            while await reader.read(1000):
+                pass
+        except OSError:
+            pass
+        writer.transport.abort()
+        await until(lambda: relay._mesh.accepted() == set())
+
+    trial(test)
+
+
+def frame(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + b"\x01" + data
+
+
+def test_memory_for_what_is_received_is_given_back() -> None:
+    async def test(cluster: PeersCluster) -> None:
+        hosts = await cluster.ready(3)
+        for number in range(20):
+            await hosts[number % 3].cached(b"key %d" % number, Fn("x" * 300_000))
+        await cluster.same_entries()
+        assert [peer(cluster, index)._mesh.budget.used for index in range(3)] == [0, 0, 0]
+
+    trial(test)
