@@ -13,8 +13,9 @@ same; if that one goes, with the next. Then entries come as the workers of that 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import messages as m
 from .relay import Delivered, Entry, Kind, Origin, StaleError, Stamp
@@ -26,6 +27,11 @@ __all__ = ["Followers", "Following"]
 #: Payload bytes of one read: they are pinned until sent.
 READ_BYTES_MAX = 16 * 1024 * 1024
 READ_ENTRIES_MAX = 512
+
+#: Entries of one log that are being delivered at a time, if they are short: a host takes a burst in one go. Payload
+# bytes of : those: longer ones count against the memory for what is received until they are delivered.
+DELIVERIES_MAX = 128
+SHORT_BYTES = 16 * 1024
 
 
 @dataclass
@@ -45,7 +51,9 @@ class _Follow:
     stamp: Stamp
     place: _Place
     offered: int | None = None
+    catching_up_to: int | None = None
     caught_up: bool = False
+    delivering: deque[tuple[asyncio.Future[Delivered], int, Entry]] = field(default_factory=deque)
 
 
 class Following:
@@ -144,29 +152,44 @@ class Following:
             missing = [at for at, key_id in enumerate(message.keys) if host.find(follow.stamp, key_id) is None]
             self._send(node, m.Take(message.stream, missing))
         elif isinstance(message, m.CaughtUp):
-            place.position = message.position
-            follow.caught_up = True
-            self.consider(follow.cache)
+            follow.catching_up_to = message.position
+            self._delivered(follow)
         else:
             self._end((node, follow.cache))
 
     async def entry(self, node: str, begin: m.Begin, payload: bytes | memoryview | None) -> None:
-        """An entry of a log, with nothing but its stream to say of which."""
+        """An entry of a log, with nothing but its stream to say of which. Short ones are handed over in bursts."""
         follow = self._find(node, begin.number)
         if follow is None:
             return
         entry = Entry(begin.key_id or begin.key, begin.key, begin.format, Kind(begin.kind), payload or b"")
-        cache, stamp, place = follow.cache, follow.stamp, follow.place
         if payload is None:
-            self._arrived(cache, stamp, entry, Delivered.GONE)
-        else:
-            result = await self._caches[cache].host.deliver(stamp, entry)
+            self._arrived(follow.cache, follow.stamp, entry, Delivered.GONE)
+            return
+        task = asyncio.ensure_future(self._caches[follow.cache].host.deliver(follow.stamp, entry))
+        follow.delivering.append((task, begin.position, entry._replace(payload=b"")))
+        task.add_done_callback(lambda _: self._delivered(follow))
+        if len(payload) > SHORT_BYTES or len(follow.delivering) >= DELIVERIES_MAX:
+            await asyncio.wait([task])
+
+    def _delivered(self, follow: _Follow) -> None:
+        """Some deliveries have ended: the place in the log moves on in its order."""
+        while follow.delivering and follow.delivering[0][0].done():
+            task, position, entry = follow.delivering.popleft()
+            if task.cancelled():
+                continue
+            result = task.result()
             self.entries += 1
             self.known += result is Delivered.KNOWN
             self.stale += result is Delivered.STALE
             self.full += result in (Delivered.FULL, Delivered.PASSED)
-            self._arrived(cache, stamp, entry, result)
-        place.position = max(place.position, begin.position)
+            follow.place.position = max(follow.place.position, position)
+            self._arrived(follow.cache, follow.stamp, entry, result)
+        if follow.catching_up_to is not None and not follow.delivering:
+            # Not before: who is said to be caught up with is not asked for what cannot be found here.
+            follow.place.position, follow.catching_up_to = follow.catching_up_to, None
+            follow.caught_up = True
+            self.consider(follow.cache)
 
 
 @dataclass

@@ -314,6 +314,7 @@ class Peers(Relay, Users):
             self._asker.undeliverable(cache, stamp, entry.key_id)
         else:
             self._asker.arrived(cache, stamp, entry.key_id)
+        self._hear_self()
 
     # -- this host
 
