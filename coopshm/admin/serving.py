@@ -1,10 +1,14 @@
-"""metrics, serve: for a monitoring system, and a page for people. What they show is made in coopshm/status."""
+"""metrics, serve: for a monitoring system, and a page for people. What they show is made in coopshm/status.
+
+That is imported by who is about to use it: an HTTP server would double the time that every other command needs.
+"""
 
 from __future__ import annotations
 
 import signal
 import sys
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,11 +16,10 @@ from ..config import check_name
 from ..errors import ConfigError, CoopshmError
 from ..objects import Place
 from ..observe import attach
-from ..status.history import History, Sampler
-from ..status.look import Watch
-from ..status.page import Page
-from ..status.server import Address, Server, parse_address
 from .session import Session, json_option
+
+if TYPE_CHECKING:
+    from ..status.server import Address
 
 __all__ = ["COMMANDS"]
 
@@ -59,6 +62,8 @@ def _metrics(session: Session, names: tuple[str, ...], everywhere: bool, format:
         from .. import metrics
     except ImportError as exc:
         raise _MetricsError(str(exc)) from exc
+    from ..status.look import Watch
+
     namespace = session.config.namespace
     for name in names:
         attach(Place(namespace, name)).forget()  # or raise what is wrong with it
@@ -71,6 +76,8 @@ def _metrics(session: Session, names: tuple[str, ...], everywhere: bool, format:
 
 
 def _address(_ctx: click.Context, _param: click.Parameter, text: str) -> Address:
+    from ..status.server import parse_address
+
     try:
         return parse_address(text)
     except ConfigError as exc:
@@ -137,6 +144,11 @@ def _serve(
             f"{listen.host} is not an address of loopback, and the page shows keys to whoever can reach it. Use an SSH "
             f"tunnel or a proxy that asks who it is; or --allow-remote, if that is meant"
         )
+    from ..status.history import History, Sampler
+    from ..status.look import Watch
+    from ..status.page import Page
+    from ..status.server import Server
+
     watch, history = Watch(None if everywhere else session.config.namespace), History()
     page = Page(watch, history, names=allowed)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -222,6 +222,12 @@ def test_importing_coopshm_does_not_import_prometheus() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_neither_page_nor_metrics_need_the_command_line() -> None:
+    """So that other processes than coopshm-admin can serve them."""
+    code = "import coopshm.metrics, coopshm.status.page, coopshm.status.server, sys; sys.exit('click' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 # ---- the command
 
 
