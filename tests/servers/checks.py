@@ -89,13 +89,13 @@ def reset(make: Make) -> None:
             held = site.gate.next()
             recruit(server, crowd, held_key)
             with load(server.port, paths("pages")) as seen:
-                until(lambda: len(seen.replies) >= 3 * len(KEYS))
+                until(functools.partial(seen.answered, paths("pages")))
                 done = server.post("/reset/pages")
                 assert done.body["version"] == version, done
                 held.release()
                 again = site.gate.next()
                 again.release()
-                until(functools.partial(seen.goes_on, done, 3 * len(KEYS)))
+                until(functools.partial(seen.answered, paths("pages"), done))
             since = seen.since(done)
             assert failed(seen.replies) == failed(crowd.replies()) == []
             assert (held.version, again.version) == (version - 1, version)
@@ -156,18 +156,19 @@ def upgrade(make: Make) -> None:
 def _replace(server: Server, begin: Callable[[], None], loads_code: bool) -> None:
     with server:
         site = server.site
-        with load(server.port, [*paths("pages"), *paths("kept")]) as seen:
-            until(lambda: len(seen.replies) >= 6 * len(KEYS))
+        both = [*paths("pages"), *paths("kept")]
+        with load(server.port, both) as seen:
+            until(lambda: seen.answered(both))
             old = {reply.body["served"] for reply in seen.replies}
             site.deploy(2)
             begin()
             until(lambda: server.processes().isdisjoint(old))
-            turned = len(seen.replies) + 4  # the clients' last requests may still be answered by an old worker
-            until(lambda: len(seen.replies) >= turned + 6 * len(KEYS))
+            turned = server.get("/pid")  # what is sent from here on is answered by a new worker
+            until(lambda: seen.answered(both, turned))
             done = server.post("/reset/pages")
-            until(lambda: seen.goes_on(done, 6 * len(KEYS)))
+            until(lambda: seen.answered(both, done))
         assert lost(server, seen.replies) == []
-        later = [reply for reply in seen.replies[turned:] if reply.good]
+        later = [reply for reply in seen.since(turned) if reply.good]
         assert {reply.body["code"] for reply in later} == {2 if loads_code else 1}
         assert {reply.body["served"] for reply in later}.isdisjoint(old)
         pages = [reply for reply in seen.since(done) if reply.good and reply.body["cache"] == "pages"]

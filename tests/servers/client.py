@@ -15,6 +15,9 @@ from typing import Any
 
 from tests.servers.gate import WATCHDOG
 
+#: How long a steady client rests between two requests, in seconds: it shall load the server, not the machine.
+_PACE = 0.01
+
 _numbers = itertools.count()
 
 
@@ -91,9 +94,11 @@ class Load:
         """What came of the requests that were sent after this reply had come."""
         return [reply for reply in list(self.replies) if reply.began > earlier.ended]
 
-    def goes_on(self, earlier: Reply, replies: int) -> bool:
-        """Whether there are so many of those."""
-        return len(self.since(earlier)) >= replies
+    def answered(self, paths: Sequence[str], earlier: Reply | None = None) -> bool:
+        """Whether there is a good reply for each path, to a request that was sent after `earlier` had come."""
+        replies = self.since(earlier) if earlier else list(self.replies)
+        found = {f"/value/{reply.body['cache']}/{reply.body['key']}" for reply in replies if reply.good}
+        return found >= set(paths)
 
 
 @contextmanager
@@ -103,7 +108,7 @@ def load(port: int, paths: Sequence[str], clients: int = 4) -> Iterator[Load]:
 
     def client(number: int) -> None:
         for turn in itertools.count(number):
-            if seen.enough.is_set():
+            if seen.enough.wait(_PACE):
                 return
             seen.replies.append(ask(port, paths[turn % len(paths)]))
 

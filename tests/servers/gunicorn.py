@@ -33,7 +33,8 @@ class Gunicorn(Server):
         ]
 
     def recycling(self) -> list[str]:
-        return ["--max-requests", "10", "--max-requests-jitter", "5"]
+        # A worker that is told to stop before it has signal handlers of its own does not hear it: the master waits.
+        return ["--max-requests", "10", "--max-requests-jitter", "5", "--graceful-timeout", "5"]
 
     def find_port(self) -> None:
         if self._binds_itself:

@@ -33,9 +33,11 @@ on_reset = "tests.servers.app.source:publish"
 def until(condition: Callable[[], object], what: Callable[[], object] = lambda: "") -> None:
     """Return once the condition holds. `what()` is said if it never does."""
     deadline = time.monotonic() + WATCHDOG
+    pause = 0.002
     while not condition():
         assert time.monotonic() < deadline, f"never became true; {what()}"
-        time.sleep(0.005)
+        time.sleep(pause)
+        pause = min(1.3 * pause, 0.05)  # what takes long is not looked for so often: the servers need the processors
 
 
 class Site:
