@@ -138,6 +138,7 @@ def recycle(make: Make) -> None:
             until(lambda: len({reply.body["served"] for reply in seen.replies if reply.good}) >= 2 * server.workers)
         assert lost(server, seen.replies) == []
         assert set(server.site.computations(*KEYS, cache=cache).values()) == {1}
+        server.crash()  # a worker that is being replaced may not hear that it is to stop: not gunicorn's, nor uWSGI's
 
 
 def reload(make: Make) -> None:
@@ -159,7 +160,7 @@ def _replace(server: Server, begin: Callable[[], None], loads_code: bool) -> Non
         both = [*paths("pages"), *paths("kept")]
         with load(server.port, both) as seen:
             until(lambda: seen.answered(both))
-            old = {reply.body["served"] for reply in seen.replies}
+            old = server.met
             site.deploy(2)
             begin()
             until(lambda: server.processes().isdisjoint(old))

@@ -63,6 +63,9 @@ class Server:
         self.site = site
         self.arguments = [*arguments]
         self.port = 0
+        #: The workers that had served when they were last waited for: all of them.
+        self.met: set[int] = set()
+        self._crashed = False
 
     # ---- what a subclass says
 
@@ -136,7 +139,8 @@ class Server:
             self._end()
             return
         try:
-            self.stop()
+            if not self._crashed:
+                self.stop()
         finally:
             self._end()
 
@@ -144,6 +148,13 @@ class Server:
         """Return once each worker has served a request. (One that boots may lose a signal: gunicorn's do.)"""
         seen: set[int] = set()
         until(lambda: self._meet(seen) >= self.workers, self.log)
+        self.met = seen
+
+    def crash(self) -> None:
+        """All processes are killed at once; what they leave is as if they had been stopped."""
+        self._crashed = True
+        self._end()
+        self.check_memory()
 
     def stop(self) -> None:
         """Stop as a user does, and find nothing left behind."""
@@ -151,6 +162,7 @@ class Server:
         until(lambda: self.master not in self.processes(), self.log)
         until(lambda: not self.processes(), lambda: f"left behind: {self.processes()}")
         status = self._process.wait()
+        sys.stderr.write(self.log())
         assert status in (0, -signal.SIGTERM), f"the server ended with status {status}"
         self.check_memory()
 
@@ -194,11 +206,18 @@ class Server:
 
     def _end(self) -> None:
         """Nothing of it goes on. What it wrote is shown with a failing test."""
-        for pid in self.processes():
+        if self._process.returncode is not None:
+            return
+        until(self._is_dead)
+        self._process.wait()  # not before: as long as it is a zombie, nobody else can get the session's number
+        sys.stderr.write(self.log())
+
+    def _is_dead(self) -> bool:
+        """Kill whatever lives, what has been forked since the last look as well. Returns whether there was nothing."""
+        living = self.processes()
+        for pid in living:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        until(lambda: not self.processes())
-        self._process.wait()  # not before: as long as it is a zombie, nobody else can get the session's number
-        sys.stderr.write(self.log())
+        return not living
