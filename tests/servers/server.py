@@ -92,6 +92,10 @@ class Server:
         """Begin to replace all workers, gracefully."""
         self.signal(signal.SIGHUP)
 
+    def terminate(self) -> None:
+        """Tell it to stop."""
+        self.signal(signal.SIGTERM)
+
     def upgradable(self) -> list[str]:
         """The options that `upgrade` needs."""
         raise NotImplementedError
@@ -158,7 +162,7 @@ class Server:
 
     def stop(self) -> None:
         """Stop as a user does, and find nothing left behind."""
-        self.signal(signal.SIGTERM)
+        self.terminate()
         until(lambda: self.master not in self.processes(), self.log)
         until(lambda: not self.processes(), lambda: f"left behind: {self.processes()}")
         status = self._process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,9 @@ from tests.servers.server import Server
 from tests.servers.site import EXAMPLES, Site, until
 
 PROGRAM = Path(sys.executable).with_name("uwsgi")  # one that was built for another Python could not import anything
+
+#: What the master writes when it is told to stop.
+_HEARD = "SIGINT/SIGTERM received"
 
 
 class Uwsgi(Server):
@@ -47,6 +51,16 @@ class Uwsgi(Server):
             # handlers of its own does not hear it: the master kills it after so many seconds.
             *("--forkbomb-delay", "0", "--worker-reload-mercy", "5"),
         ]
+
+    def terminate(self) -> None:
+        """Until it is heard: workers serve before the master has handlers, and a signal that comes earlier is lost."""
+        heard = self.log().count(_HEARD)
+
+        def tell() -> bool:
+            self.signal(signal.SIGTERM)
+            return self.log().count(_HEARD) > heard or self.master not in self.processes()
+
+        until(tell, self.log)
 
     def impatience(self) -> list[str]:
         return ["--harakiri", "2"]
