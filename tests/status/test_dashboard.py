@@ -18,6 +18,7 @@ import coopshm
 from coopshm import metrics
 from coopshm.status.look import Watch
 from tests.procs import WATCHDOG
+from tests.servers.site import until
 from tests.status import tool
 from tests.status.scrape import Scrape, promtool
 from tests.status.test_serve import serve
@@ -163,7 +164,7 @@ def prometheus(namespace: str, tmp_path: Path) -> Iterator[Prometheus]:
     command = tool("prometheus")
     with serve(namespace) as (target, _):
         scrape = {"job_name": "coopshm", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}
-        config = {"global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"}, "scrape_configs": [scrape]}
+        config = {"global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"}, "scrape_configs": [scrape]}
         (tmp_path / "prometheus.yml").write_text(json.dumps(config))
         arguments = [f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
         process = subprocess.Popen(
@@ -197,12 +198,13 @@ def test_prometheus_has_an_answer_to_every_query(
     prometheus.until('coopshm_hits_total{kind="shared"} == 40')
     prometheus.until("rate(coopshm_computation_seconds_count[1m]) > 0")
     for title, query in queries():
-        answer = prometheus.ask(query)
-        assert answer or title in QUIET, f"{title}: {query}"
-    (hits,) = prometheus.ask("coopshm_hits_total{kind='shared'}")
+        # Until: a scrape that fails on a busy machine leaves nothing to show before the next one.
+        _ = prometheus.ask(query) if title in QUIET else prometheus.until(query)
+    (hits,) = prometheus.until("coopshm_hits_total{kind='shared'}")
     assert hits["metric"].items() >= {"namespace": namespace, "cache": "c", "kind": "shared"}.items()
-    types = {name: one[0]["type"] for name, one in prometheus.get("metadata").get("data", {}).items()}
-    assert types["coopshm_computation_seconds"] == "histogram"
-    assert types["coopshm_entries"] == "gauge"
-    (resets,) = prometheus.ask("coopshm_reset_timestamp_seconds * 1000")
+    kinds = {"coopshm_computation_seconds": "histogram", "coopshm_entries": "gauge"}
+    for name, kind in kinds.items():
+        until(lambda name=name: prometheus.get("metadata", metric=name)["data"])
+        assert prometheus.get("metadata", metric=name)["data"][name][0]["type"] == kind
+    (resets,) = prometheus.until("coopshm_reset_timestamp_seconds * 1000")
     assert abs(float(resets["value"][1]) - mine.stats().reset_at * 1000) < 1000
