@@ -1,9 +1,17 @@
 """coopshm-admin: looking at the caches of a host, and resetting or removing one, from the command line.
 
-    text       sizes, ages and tables for people
+    text       sizes, ages, tables: what is printed, as plain text
+    pretty     the same on a terminal, with colours and bars, by rich
     segments   which caches there are, attaching to one, resetting and removing it
     session    what the commands share: options, names, output
-    looking    list, stats, keys, flights
+    looking    list, stats, flights
+    sampling   looking again and again, for rates
+    terminal   one picture after another, and the keys that are pressed
+    top        top
+    stored     which values may be decoded, and what is shown of the others
+    entries    keys, get
+    doctor/    doctor
+    checking   config check
     changing   reset, verify, destroy
     serving    metrics, serve (what they show is made in coopshm/status and coopshm/metrics.py)
     cli        the command line that has them all

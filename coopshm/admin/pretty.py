@@ -10,7 +10,6 @@ import io
 import re
 from collections.abc import Sequence
 
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, Group, RenderableType
 from rich.segment import Segment, Segments
 from rich.table import Column
@@ -133,8 +132,5 @@ def svg(blocks: Sequence[Block], title: str, width: int = 136, lines: int = 0, n
         recorder.print(Segments([*line, Segment.line()]), end="")
     for _ in range(lines - len(drawn)):
         recorder.print()
-    return recorder.export_svg(title=title, code_format=_OWN_FONTS, unique_id=name)
-
-
-#: rich's frame, without its fonts, which would be fetched from the network.
-_OWN_FONTS = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    document = recorder.export_svg(title=title, unique_id=name)
+    return re.sub(r"@font-face \{.*?\}\s*", "", document, flags=re.DOTALL)  # they would be fetched from the network

@@ -114,7 +114,11 @@ def test_one_picture_for_scripts(admin, use) -> None:
 def test_a_picture_can_be_kept(admin, use) -> None:
     use([("k", b"x" * 1000)])
     admin.text("top --once --interval 0.05 --svg top.svg")
-    assert (admin.directory / "top.svg").read_text().startswith("<svg")
+    kept = (admin.directory / "top.svg").read_text()
+    assert kept.startswith("<svg")
+    assert "no&#160;computation&#160;in&#160;flight" in kept
+    assert "url(http" not in kept
+    assert 'url("http' not in kept, "it needs nothing from the network"
     assert "nowhere" in admin("top --once --interval 0.05 --svg nowhere/top.svg").stderr
 
 
