@@ -107,6 +107,7 @@ class Listener:
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers = 0
         self._sockets: list[socket.socket] = []
+        self._unserved: set[socket.socket] = set()  # accepted, and their tasks have not begun
         self.addresses: list[str] = []
 
     async def open(self, address: Address) -> None:
@@ -133,7 +134,7 @@ class Listener:
 
     async def close(self) -> None:
         await cancel(self._tasks)
-        for sock in self._sockets:
+        for sock in [*self._sockets, *self._unserved]:
             sock.close()
 
     def _start(self, what: Awaitable[None]) -> None:
@@ -155,9 +156,11 @@ class Listener:
                 self._refusals.add(address, f"{len(self._tasks)} connections are open, {self._strangers} of strangers")
                 accepted.close()
             else:
+                self._unserved.add(accepted)
                 self._start(self._serve(accepted, address))
 
     async def _serve(self, sock: socket.socket, address: str) -> None:
+        self._unserved.discard(sock)
         self._strangers += 1
         try:
             stream = await _stream(sock, self._trust.server, accepted=True)

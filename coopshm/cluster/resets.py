@@ -174,7 +174,6 @@ class Cache:
             self._set_failing(True)
             return False
         self.adopted += 1
-        self._history.adopted(claim, standing)
         self.failing = False
         self._moved(self.name)
         return True

@@ -63,6 +63,7 @@ class History:
         self._of: Standing | None = None
         self._seen: dict[str, int] = {}
         self._ahead: Claim | None = None  # the largest that was heard
+        self._wanted: Claim | None = None  # what was last said to be adopted
 
     def claim(self, standing: Standing) -> Claim:
         """What to tell others."""
@@ -85,7 +86,7 @@ class History:
         return Heard.AHEAD
 
     def wanted(self, standing: Standing) -> Claim | None:
-        """What the host is to adopt; None while it stands right. After `Host.adopt` returned, say so by `adopted`."""
+        """What the host is to adopt; None while it stands right."""
         self._follow(standing)
         ahead = self._ahead
         if ahead is None:
@@ -94,24 +95,26 @@ class History:
             self._ahead = None
             return None
         if standing.own <= ahead.covers(standing.origin):
+            self._wanted = ahead
             return ahead
         raised = Stamp(ahead.stamp.counter + 1, ahead.stamp.version, standing.origin)
         seen = _merged(ahead.seen, self._seen, keep=(standing.origin, ahead.stamp.node))
-        return Claim(raised, _merged(seen, _itself(ahead.stamp), keep=(standing.origin, ahead.stamp.node)))
-
-    def adopted(self, claim: Claim, after: Standing) -> None:
-        """The host, which stood at `after`, has adopted what `wanted` returned for that."""
-        own = claim.stamp.counter if claim.stamp.node == after.origin else after.own
-        # The generation is not known, nor needed.
-        self._set(Standing(claim.stamp, after.origin, own, -1), claim.seen)
+        seen = _merged(seen, _itself(ahead.stamp), keep=(standing.origin, ahead.stamp.node))
+        self._wanted = Claim(raised, seen)
+        return self._wanted
 
     def _follow(self, standing: Standing) -> None:
-        """Note where the host stands. Whatever moves it but `adopted` is a reset made on it, or another segment."""
+        """Note where the host stands. What moves it is an adoption, a reset made on it, or another segment."""
         before = self._of
         if before is not None and before.stamp == standing.stamp and before.origin == standing.origin:
             return
         made_here = standing.stamp.node == standing.origin
-        if made_here and before is not None and before.origin == standing.origin and before.stamp < standing.stamp:
+        if self._wanted is not None and self._wanted.stamp == standing.stamp:
+            # Adopted; or a worker's reset that comes to the same stamp, which then was made after `wanted` was asked,
+            # and so after all that it includes. Either way there is no moment at which less than that may be claimed:
+            # who hears of a raised stamp without what it was raised over raises it in turn, for ever.
+            self._set(standing, self._wanted.seen)
+        elif made_here and before is not None and before.origin == standing.origin and before.stamp < standing.stamp:
             self._set(standing, self._seen)
         else:
             self._set(standing, {})

@@ -107,6 +107,8 @@ class MemoryHost:
             if stamp.node == self.origin:
                 self.own = stamp.counter
             self._flip(stamp)
+            if self.relay is not None:
+                self.relay.moved(self.name)  # before the relay knows that it is done: it may be told so
 
     async def deliver(self, stamp: Stamp, entry: Entry) -> Delivered:
         await asyncio.sleep(0)

@@ -108,9 +108,7 @@ class Resets(RuleBasedStateMachine):
         if node.standing() == instead_of:  # else: MovedError
             self.clock += 1
             self.apply(node, claim)
-            if told:
-                node.history.adopted(claim, instead_of)
-            else:
+            if not told:
                 node.history = History()
 
     @rule(source=st.integers(0, 4), to=st.integers(0, 4))
@@ -164,9 +162,7 @@ class Resets(RuleBasedStateMachine):
                 while (claim := node.history.wanted(node.standing())) is not None:
                     quiet = False
                     self.clock += 1
-                    before = node.standing()
                     self.apply(node, claim)
-                    node.history.adopted(claim, before)
             if quiet:
                 break
         assert len({node.stamp for node in nodes}) <= 1
@@ -191,10 +187,8 @@ def test_simultaneous_resets_end_in_one_that_includes_both() -> None:
     assert a.hear(b.history.claim(b.standing())) is Heard.AHEAD
     wanted = a.history.wanted(a.standing())
     assert wanted == Claim(Stamp(2, b"1", a.origin), {b.origin: 1, a.origin: 1})
-    before = a.standing()
     a.flip(wanted.stamp)
     a.own = 2
-    a.history.adopted(wanted, before)
     claim = a.history.claim(a.standing())
     assert (claim.covers(a.origin), claim.covers(b.origin)) == (2, 1)
     assert b.hear(claim) is Heard.AHEAD
@@ -207,11 +201,9 @@ def follow(node: Node, claim: Claim) -> Claim:
     node.hear(claim)
     wanted = node.history.wanted(node.standing())
     assert wanted is not None
-    before = node.standing()
     node.flip(wanted.stamp)
     if wanted.stamp.node == node.origin:
         node.own = wanted.stamp.counter
-    node.history.adopted(wanted, before)
     return node.history.claim(node.standing())
 
 
