@@ -26,6 +26,25 @@
 static pthread_mutex_t watched_mutex = PTHREAD_MUTEX_INITIALIZER;
 static csm *watched;
 
+/* A server's signal handler may call exit() (uWSGI's do), and what runs then must not wait for what the very thread that was
+ * interrupted has: it goes without, as the process is about to end. Set before the mutex is locked and cleared after it is unlocked,
+ * so that no signal finds it locked and this not set. */
+static __thread bool holding;
+
+bool csm_process_hold(pthread_mutex_t *mutex) {
+    if (csm_load(&holding)) return false;
+    csm_store(&holding, true);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    pthread_mutex_lock(mutex);
+    return true;
+}
+
+void csm_process_let_go(pthread_mutex_t *mutex) {
+    pthread_mutex_unlock(mutex);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    csm_store(&holding, false);
+}
+
 static bool ofd(int fd, int command, int64_t at, short type, short *found) {
     struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
     int rc;
@@ -165,7 +184,7 @@ static uint32_t win_row(csm *h, int fd, int *code) {
 int csm_process_enter(csm *h) {
     if (csm_self(h)) return CSM_OK;
     int code = CSM_OK;
-    pthread_mutex_lock(&h->mutex);
+    if (!csm_process_hold(&h->mutex)) return CSM_NO_ROW;
     if (!csm_self(h)) {
         struct stat st;
         bool open = csm_process_stat(h, &st);
@@ -181,7 +200,7 @@ int csm_process_enter(csm *h) {
             csm_store_release(&h->self, self);
         }
     }
-    pthread_mutex_unlock(&h->mutex);
+    csm_process_let_go(&h->mutex);
     return code;
 }
 
@@ -194,11 +213,11 @@ bool csm_process_other_apps(csm *h) {
 }
 
 void csm_process_join(csm *h, uint64_t role) {
-    pthread_mutex_lock(&h->mutex);
+    if (!csm_process_hold(&h->mutex)) return;
     if (role == CSM_APP) csm_process_lock_byte(h->fd, CSM_LOCK_APPS + csm_row(h));
     h->role = role;
     csm_store_release(&h->mine->role, role);
-    pthread_mutex_unlock(&h->mutex);
+    csm_process_let_go(&h->mutex);
 }
 
 /* ---- fork ---- */
@@ -217,6 +236,8 @@ static void keep_pins(csm *h) {
 }
 
 static void before_fork(void) {
+    csm_store(&holding, true);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
     pthread_mutex_lock(&watched_mutex);
     for (csm *h = watched; h; h = h->next) {
         pthread_mutex_lock(&h->mutex);
@@ -248,7 +269,7 @@ static void after_fork_in_parent(void) {
         h->child_fd = -1;
         pthread_mutex_unlock(&h->mutex);
     }
-    pthread_mutex_unlock(&watched_mutex);
+    csm_process_let_go(&watched_mutex);
 }
 
 static uint64_t forks;
@@ -281,7 +302,7 @@ static void after_fork_in_child(void) {
         h->child_fd = -1;
         pthread_mutex_unlock(&h->mutex);
     }
-    pthread_mutex_unlock(&watched_mutex);
+    csm_process_let_go(&watched_mutex);
 }
 
 /* When the library is loaded, so that csm_forks counts from the beginning. */
@@ -290,11 +311,11 @@ __attribute__((constructor)) static void install_fork_handlers(void) {
 }
 
 bool csm_process_watch(csm *h, int fd) {
-    pthread_mutex_lock(&watched_mutex);
+    if (!csm_process_hold(&watched_mutex)) return false;
     /* A fork comes before this, and the child knows nothing of the description; or after, and the handlers see to it. */
     h->fd = csm_process_reopen(fd);
     if (h->fd < 0) {
-        pthread_mutex_unlock(&watched_mutex);
+        csm_process_let_go(&watched_mutex);
         return false;
     }
     /* Another handle that believes in this number has lost its descriptor; on the same object, only this tells. */
@@ -302,32 +323,32 @@ bool csm_process_watch(csm *h, int fd) {
         if (csm_load(&other->fd) == h->fd) lose(other);
     h->next = watched;
     watched = h;
-    pthread_mutex_unlock(&watched_mutex);
+    csm_process_let_go(&watched_mutex);
     return true;
 }
 
 csm *csm_process_find(uint64_t id) {
-    pthread_mutex_lock(&watched_mutex);
+    if (!csm_process_hold(&watched_mutex)) return NULL;
     csm *h = watched;
     while (h && h->id != id) h = h->next;
-    pthread_mutex_unlock(&watched_mutex);
+    csm_process_let_go(&watched_mutex);
     return h; /* a handle is never freed, and its segment never unmapped */
 }
 
 void csm_process_leave(csm *h) {
-    pthread_mutex_lock(&watched_mutex);
+    if (!csm_process_hold(&watched_mutex)) return; /* the kernel takes the row back */
     for (csm **at = &watched; *at; at = &(*at)->next)
         if (*at == h) {
             *at = h->next;
             break;
         }
-    pthread_mutex_unlock(&watched_mutex);
-    pthread_mutex_lock(&h->mutex);
+    csm_process_let_go(&watched_mutex);
+    if (!csm_process_hold(&h->mutex)) return;
     struct stat st;
     if (csm_process_stat(h, &st)) close(h->fd); /* and with it the row's lock */
     h->fd = -1;
     csm_store_release(&h->mine, &h->spare);
     csm_store_release(&h->self, 0);
     csm_store(&h->row, CSM_NO_INDEX);
-    pthread_mutex_unlock(&h->mutex);
+    csm_process_let_go(&h->mutex);
 }

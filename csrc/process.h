@@ -41,6 +41,11 @@ bool csm_process_watch(csm *h, int fd);
 /* The opposite: the row is free again. No other thread may be using the handle. */
 void csm_process_leave(csm *h);
 
+/* For the mutexes of handles: false, and nothing is locked, if this thread has one of them already. That can only be in a signal handler
+ * that interrupted it, and that ends the process. */
+bool csm_process_hold(pthread_mutex_t *mutex);
+void csm_process_let_go(pthread_mutex_t *mutex);
+
 /* This process's handle on the segment with that id, or NULL. */
 csm *csm_process_find(uint64_t id);
 

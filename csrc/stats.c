@@ -145,7 +145,7 @@ void csm_stats_computed(csm *h, const csm_ticket *t, const void *key, size_t key
     if (!key || (ns <= csm_load(&h->slow_least_ns) && t->generation <= csm_load(&h->slow_generation) &&
                  t->owner == csm_load(&h->slow_of)))
         return;
-    pthread_mutex_lock(&h->mutex);
+    if (!csm_process_hold(&h->mutex)) return;
     if (csm_self(h) == t->owner) remember_locked(h, t, key, key_bytes, ns);
-    pthread_mutex_unlock(&h->mutex);
+    csm_process_let_go(&h->mutex);
 }

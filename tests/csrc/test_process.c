@@ -4,6 +4,7 @@
  *   - a full row table is a code, and hits go on without a row;
  *   - a forked child is another process: no row, tickets or waits of its parent's, and neither keeps the other alive;
  *   - a descriptor that somebody else closed is given up: no other file is written to, believed or closed;
+ *   - a signal handler that ends the process is not held up by what the thread it interrupts has;
  *   - views that a child inherits stay valid whatever the parent does, and bind nothing once both let go. */
 #include "check.h"
 
@@ -455,7 +456,43 @@ static void also_when_there_is_no_descriptor_for_the_child(void) {
     CHECK(csm_process_alive(check_another(h), h->self));
 }
 
-CHECK_MAIN(CHECK_TEST(every_process_has_a_row_of_its_own), CHECK_TEST(nonsense_is_not_alive),
+/* ---- exit() in a signal handler */
+
+static csm *interrupted;
+
+static void on_signal(int number) {
+    (void)number;
+    csm_call call;
+    CHECK_EQ(check_claim(interrupted, "of a destructor", &call), CSM_OWNER);
+    CHECK_EQ(csm_abandon(interrupted, &call), CSM_OK);
+    csm_leave(interrupted); /* or not: the kernel takes the row back */
+}
+
+/* Registered before the core's, so run after it: when all the mutexes are this thread's. */
+static void amid_a_fork(void) {
+    if (interrupted) CHECK_EQ(raise(SIGUSR1), 0);
+}
+
+__attribute__((constructor(101))) static void register_first(void) { pthread_atfork(amid_a_fork, NULL, NULL); }
+
+static void an_exit_in_the_middle_of_a_fork_waits_for_nothing(void) {
+    csm *h = check_segment(&CHECK_SMALL);
+    acquire(h);
+    csm_view_release(inherited_view);
+    CHECK(signal(SIGUSR1, on_signal) != SIG_ERR);
+    interrupted = h;
+    pid_t pid = fork();
+    if (pid == 0) _exit(0);
+    interrupted = NULL;
+    CHECK(pid > 0 && waitpid(pid, NULL, 0) == pid);
+    /* Here the process went on; what it has locked it has unlocked. */
+    csm *other = check_another(h);
+    CHECK_EQ(check_store(other, "after", 10, 1), CSM_OK);
+    csm_leave(other);
+    csm_leave(h);
+}
+
+CHECK_MAIN(CHECK_TEST(an_exit_in_the_middle_of_a_fork_waits_for_nothing), CHECK_TEST(every_process_has_a_row_of_its_own), CHECK_TEST(nonsense_is_not_alive),
            CHECK_TEST(the_dead_are_seen_at_once_and_their_rows_used_again), CHECK_TEST(pins_die_with_their_process),
            CHECK_TEST(a_full_row_table_is_a_code_and_hits_go_on), CHECK_TEST(liveness_is_right_across_pid_namespaces),
            CHECK_TEST(a_child_has_neither_row_nor_tickets), CHECK_TEST(a_child_does_not_keep_its_parent_alive),
