@@ -161,7 +161,9 @@ class Asker:
     def hear(self, sender: str, message: m.Granted | m.Held | m.Alone | m.At | m.Finished, now: float) -> None:
         cache, key_id = message.cache, message.key_id
         wish = self._wishes.get((cache, key_id))
-        known = wish is not None and wish.serial == message.serial and wish.owner.name == sender
+        # Who was said to have it may say that it cannot be sent.
+        answers = wish is not None and sender in (wish.owner.name, wish.not_at if isinstance(message, m.Alone) else "")
+        known = wish is not None and wish.serial == message.serial and answers
         if wish is None or not known or wish.stamp != message.stamp:
             if isinstance(message, m.Granted):
                 self._send(sender, m.Withdraw(cache, message.stamp, key_id, message.serial))

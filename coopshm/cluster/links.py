@@ -11,6 +11,7 @@ import logging
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from .trust import Trust, is_loopback
@@ -107,6 +108,7 @@ class Listener:
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers = 0
         self._sockets: list[socket.socket] = []
+        self._later: deque[asyncio.TimerHandle] = deque(maxlen=16)
         self._unserved: set[socket.socket] = set()  # accepted, and their tasks have not begun
         self.addresses: list[str] = []
 
@@ -130,38 +132,45 @@ class Listener:
         sock.setblocking(False)
         self._sockets.append(sock)
         self.addresses.append(format_address(sock.getsockname()))
-        self._start(self._accept(sock))
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._accept, sock)
 
     async def close(self) -> None:
+        for timer in self._later:
+            timer.cancel()
+        for sock in self._sockets:
+            asyncio.get_running_loop().remove_reader(sock.fileno())
         await cancel(self._tasks)
         for sock in [*self._sockets, *self._unserved]:
             sock.close()
 
-    def _start(self, what: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(what)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _accept(self, sock: socket.socket) -> None:
+    def _accept(self, sock: socket.socket) -> None:
+        """Take what is there. (Not by loop.sock_accept, which loses a connection when it is cancelled at the wrong
+        moment.)"""
         loop = asyncio.get_running_loop()
-        while True:
+        for _ in range(STRANGERS_MAX):
             try:
-                accepted, peer = await loop.sock_accept(sock)
+                accepted, peer = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
             except OSError as exc:  # no descriptors left, or the like
                 self._refusals.add("somebody", str(exc))
-                await asyncio.sleep(1)
-                continue
+                loop.remove_reader(sock.fileno())
+                self._later.append(loop.call_later(1, loop.add_reader, sock.fileno(), self._accept, sock))
+                return
             address = format_address(peer)
-            if self._strangers >= STRANGERS_MAX or len(self._tasks) > CONNECTIONS_MAX:
+            if self._strangers >= STRANGERS_MAX or len(self._tasks) >= CONNECTIONS_MAX:
                 self._refusals.add(address, f"{len(self._tasks)} connections are open, {self._strangers} of strangers")
                 accepted.close()
-            else:
-                self._unserved.add(accepted)
-                self._start(self._serve(accepted, address))
+                continue
+            accepted.setblocking(False)
+            self._strangers += 1
+            task = asyncio.ensure_future(self._serve(accepted, address))
+            self._unserved.add(accepted)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, sock: socket.socket, address: str) -> None:
         self._unserved.discard(sock)
-        self._strangers += 1
         try:
             stream = await _stream(sock, self._trust.server, accepted=True)
         except (OSError, EOFError, asyncio.TimeoutError) as exc:

@@ -174,8 +174,8 @@ class Cache:
             self._set_failing(True)
             return False
         self.adopted += 1
-        self.failing = False
         self._moved(self.name)
+        self._set_failing(False)  # said by itself, since the host may have told of its standing before
         return True
 
     def _set_failing(self, failing: bool) -> None:

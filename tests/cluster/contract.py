@@ -475,17 +475,17 @@ class RelayContract(ABC):
             hosts = await cluster.ready(3)
             await hosts[0].reset(b"2")
             await cluster.agreed()
-            for number in range(1500):
+            for number in range(600):
                 await hosts[number % 3].cached(b"key %d" % number, Fn(number))
             newcomer = cluster.host()
 
             async def write() -> None:
-                for number in range(1500, 2000):
+                for number in range(600, 900):
                     await hosts[number % 3].cached(b"key %d" % number, Fn(number))
 
             await asyncio.gather(cluster.start(3), write())
             await cluster.agreed()
-            assert len(await cluster.same_entries()) == 2000
+            assert len(await cluster.same_entries()) == 900
             fn = Fn("another")
             assert await newcomer.cached(b"key 7", fn) == 7
             assert fn.calls == 0
