@@ -39,7 +39,7 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from . import config as _config
 from ._front import bind, cached
@@ -65,6 +65,7 @@ from .errors import (
 )
 from .forks import PerProcess
 from .limits import OnTimeout
+from .resets import NodeReset, ResetReport
 from .stats import Histogram, Stats
 
 __all__ = [
@@ -83,8 +84,10 @@ __all__ = [
     "Memoized",
     "NoCache",
     "NoSpaceError",
+    "NodeReset",
     "OwnershipError",
     "ResetError",
+    "ResetReport",
     "SegmentError",
     "Stats",
     "UnknownCacheError",
@@ -171,9 +174,13 @@ async def acached(
     return await (cache or open(name)).acached(key, fn, timeout=timeout, on_timeout=on_timeout)
 
 
-def reset(name: str, version: object = None) -> object:
-    """Invalidate cache `name` as a whole, on this host. See `Cache.reset`."""
-    return open(name).reset(version)
+@overload
+def reset(name: str, version: object = None, wait: None = None) -> object: ...
+@overload
+def reset(name: str, version: object = None, *, wait: float) -> ResetReport: ...
+def reset(name: str, version: object = None, wait: float | None = None) -> object:
+    """Invalidate cache `name` as a whole, on this host and in its cluster. See `Cache.reset`."""
+    return open(name).reset(version) if wait is None else open(name).reset(version, wait=wait)
 
 
 def version(name: str) -> object:

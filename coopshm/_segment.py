@@ -121,6 +121,16 @@ class FlightInfo(NamedTuple):
     parent_serial: int  # that one's `serial` there
 
 
+class StampInfo(NamedTuple):
+    """Which reset a cache stands at."""
+
+    generation: int
+    counter: int  # of resets, in the cluster; 0: there was none
+    own: int  # what it became with the last one that was made on this host, 0: none was
+    version: bytes  # canonical JSON
+    origin: str  # who made it
+
+
 class PeerInfo(NamedTuple):
     """What the sidecar knows of another node's copy of the cache."""
 
@@ -330,17 +340,24 @@ class Segment:
         except ValueError as exc:
             raise CorruptError(f"{self.label}: its version is damaged ({exc}); reset or destroy the cache") from exc
 
-    def own_counter(self) -> int:
-        """Return the counter of the last reset that was made on this host, 0 if there was none."""
+    def stamp(self) -> StampInfo:
+        """Return which reset the cache stands at, all of it read at one moment."""
         stamp = ffi.new("csm_stamp *")
         lib.csm_stamp_read(self.handle, stamp)
-        return int(stamp.own_counter)
+        return StampInfo(
+            stamp.generation,
+            stamp.counter,
+            stamp.own_counter,
+            ffi.buffer(stamp.version, stamp.version_bytes)[:],
+            ffi.buffer(stamp.origin, stamp.origin_bytes)[:].decode("utf-8", "replace"),
+        )
 
     # ---- the cluster
 
-    def has_sidecar(self) -> bool:
-        """Is there a sidecar, and does it run?"""
-        return bool(lib.csm_has_sidecar(self.handle, ffi.new("uint64_t *")))
+    def sidecar(self) -> int | None:
+        """Return the pid of the sidecar; None when there is none, or it does not run."""
+        pid = ffi.new("uint64_t *")
+        return int(pid[0]) if lib.csm_has_sidecar(self.handle, pid) else None
 
     def peers(self) -> list[PeerInfo]:
         """Return what the sidecar knows of other nodes; nothing without a sidecar."""

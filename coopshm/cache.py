@@ -7,12 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar, cast, overload
 
 from . import _segment, events, keys
 from .hot import MISSING
-from .limits import Limit, OnTimeout
+from .limits import Limit, OnTimeout, check_timeout
 from .once import TIMED_OUT, Frame, Raised, Run, Steps, Wait, frames, returned, steps, timed_out
+from .resets import ResetReport, wait_for_nodes
 from .stats import Stats, collect
 from .store import Store
 from .values import BYTES, NoCache
@@ -194,7 +195,11 @@ class Cache(Store):
 
     # ---- reset
 
-    def reset(self, version: object = None) -> object:
+    @overload
+    def reset(self, version: object = None, wait: None = None) -> object: ...
+    @overload
+    def reset(self, version: object = None, *, wait: float) -> ResetReport: ...
+    def reset(self, version: object = None, wait: float | None = None) -> object:
         """Invalidate the whole cache. When this returns, no call returns anything that was computed before.
 
         The host's `on_reset` callback from the configuration runs first, in this process, with the version that is to
@@ -203,9 +208,11 @@ class Cache(Store):
         Args:
             version: the source's version from now on, any JSON-able term. None: the next one (one more, for a whole
                 number; else 1). A reset to the current version does nothing.
+            wait: with a cluster, seconds to wait until all its nodes have applied the reset; the call returns sooner
+                when they have. A reset reaches them in any case, as soon as they can be reached.
 
         Returns:
-            The version now in force.
+            The version now in force; with `wait`, a ResetReport of it and of each node.
 
         Raises:
             ConfigError: `version` is not JSON-able, or too long; or the callback cannot be found.
@@ -213,7 +220,11 @@ class Cache(Store):
             BusyError: another process was stopped in the middle of a change, or of a reset without a callback.
             Exception: whatever the callback raised.
         """
-        return self._attachment.reset(version)
+        seconds = None if wait is None else check_timeout(wait, "wait")
+        now = self._attachment.reset(version)
+        if seconds is None:
+            return now
+        return ResetReport(now, wait_for_nodes(self._attachment.segment, seconds))
 
     def version(self) -> object:
         """Return the version of the source that the cache holds values of."""

@@ -381,7 +381,7 @@ int csm_relay_entry(csm *h, uint64_t generation, int local, uint64_t *position, 
 /* The same for the entry of a key. CSM_OK, CSM_MISS, CSM_STALE. */
 int csm_relay_find(csm *h, uint64_t generation, const char *key, size_t key_bytes, csm_relay_entry_view *out);
 
-/* Notes what a node has; at most 64 nodes. `name`: at most 63 bytes; of none: the record is free. */
+/* Notes what a node has; at most 64 nodes. `name`: at most 63 bytes; of none: the record is free. since_ns is when its state changed. */
 int csm_peer_write(csm *h, uint32_t i, const char *name, size_t bytes, uint64_t covers, uint64_t state);
 
 /* Reads the records, for whoever asks. Returns how many were written; 0 as well when no sidecar lives. */

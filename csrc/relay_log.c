@@ -83,12 +83,13 @@ int csm_peer_write(csm *h, uint32_t i, const char *name, size_t bytes, uint64_t 
     struct csm_peer *peer = &h->header->peers[i];
     char padded[CSM_NODE_NAME] = {0};
     if (bytes) memcpy(padded, name, bytes);
+    bool changed = csm_load(&peer->state) != state || memcmp(peer->name, padded, sizeof padded) != 0;
     uint64_t turn = csm_load(&peer->turn) | 1; /* odd also if a predecessor died in the middle */
     csm_store(&peer->turn, turn);
     csm_fence_release(); /* SYNC peer: pairs with csm_peers */
     csm_store(&peer->covers, covers);
     csm_store(&peer->state, state);
-    csm_store(&peer->since_ns, csm_wall_ns());
+    if (changed) csm_store(&peer->since_ns, csm_wall_ns());
     csm_fill_racy(peer->name, padded, sizeof padded);
     csm_store_release(&peer->turn, turn + 1);
     return CSM_OK;

@@ -21,6 +21,9 @@ from tests.procs import WATCHDOG
 
 NS_LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 
+#: What `Inside` has of its own.
+UNSHARE = ["-p", "-f", "--kill-child"]
+
 
 def _possible(*flags: str) -> bool:
     return subprocess.run(["unshare", *flags, "true"], capture_output=True, check=False).returncode == 0
@@ -63,7 +66,7 @@ class Inside:
     def __init__(self, target: Callable[..., Any], *args: Any) -> None:
         self.conn, theirs = Pipe()
         self.process = subprocess.Popen(
-            ["unshare", "-p", "-f", "--kill-child", "sh", "-c", command(target, args, theirs) + "; exit $?"],
+            ["unshare", *UNSHARE, "sh", "-c", command(target, args, theirs) + "; exit $?"],
             pass_fds=[theirs.fileno()],
         )
         theirs.close()

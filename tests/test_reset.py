@@ -413,3 +413,13 @@ def test_threads_reset_and_read_in_one_process(cache) -> None:
 
     assert all(isinstance(result, int) for result in threads(6, body))
     assert clean(c)
+
+
+def test_without_a_sidecar_there_is_nobody_to_wait_for(cache) -> None:
+    c = cache(version=1)
+    report = c.reset(wait=60)
+    assert (report.version, report.nodes, report.complete) == (2, (), True)
+    assert coopshm.reset("c", 7, wait=0) == coopshm.ResetReport(7, ())
+    with pytest.raises(coopshm.ConfigError, match="wait"):
+        c.reset(wait=-1)
+    assert c.version() == 7

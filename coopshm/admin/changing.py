@@ -19,10 +19,13 @@ import click
 
 from ..config import resolve_callable
 from ..errors import CoopshmError, CorruptError, LayoutError, OwnershipError
+from ..limits import check_timeout
+from ..resets import wait_for_nodes
 from ..stats import collect
 from . import segments
+from .nodes import node_documents, node_table
 from .segments import UnfinishedError
-from .session import Session, json_option, name_argument, version_text
+from .session import Session, complain, json_option, name_argument, version_text
 from .text import Line, count
 
 __all__ = ["COMMANDS"]
@@ -45,6 +48,20 @@ def _parse_version(_ctx: click.Context, _param: click.Parameter, text: str | Non
     return version
 
 
+def _parse_time(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
+    if text is None:
+        return None
+    number, scale = text, 1.0
+    for unit, factor in (("ms", 0.001), ("s", 1.0), ("m", 60.0)):
+        if text.endswith(unit):
+            number, scale = text[: -len(unit)], factor
+            break
+    try:
+        return check_timeout(float(number) * scale, "wait")
+    except ValueError as exc:  # ConfigError is one
+        raise click.BadParameter(f"{text!r} is no time; write 5s or 500ms") from exc
+
+
 @click.command("reset")
 @name_argument
 @click.option(
@@ -54,11 +71,18 @@ def _parse_version(_ctx: click.Context, _param: click.Parameter, text: str | Non
     help="The source's version from now on: V as JSON if it is valid JSON, else V as a string. "
     "Default (and null): the next one, which is one more for a whole number and 1 for anything else.",
 )
+@click.option(
+    "--wait",
+    metavar="TIME",
+    callback=_parse_time,
+    help="With a cluster: wait until all nodes have applied it, for at most TIME (5s, 500ms), and tell of each. "
+    "If one has not by then, the exit status is 1; the reset reaches it as soon as it can be reached.",
+)
 @click.option("--no-callback", is_flag=True, help="Do not run the on_reset callback: the source is as it should be.")
 @json_option
 @click.pass_obj
-def _reset(session: Session, name: str, version: object, no_callback: bool) -> None:
-    r"""Invalidate cache NAME as a whole, on this host.
+def _reset(session: Session, name: str, version: object, wait: float | None, no_callback: bool) -> None:
+    r"""Invalidate cache NAME as a whole, on this host and in its cluster.
 
     When this has returned, no process returns anything that was computed before, and computations under way are done
     again. A reset to the version that the cache has does nothing.
@@ -89,7 +113,16 @@ def _reset(session: Session, name: str, version: object, no_callback: bool) -> N
     else:
         text = f"{place} has version {old} already: nothing was reset"
     document = {**place._asdict(), "old": before, "new": after, "changed": changed, "callback": called}
-    session.print(document, text)
+    if wait is None:
+        session.print(document, text)
+        return
+    nodes = wait_for_nodes(segments.attach(place), wait)
+    behind = [node.name for node in nodes if not node.applied]
+    document["nodes"] = node_documents(nodes)
+    session.print(document, text, *([node_table(nodes)] if nodes else ["no other node is known"]))
+    if behind:
+        complain(f"not applied within {wait:g} seconds by {', '.join(behind)}")
+        raise SystemExit(1)
 
 
 def _become_owner(place: segments.Place) -> None:

@@ -9,7 +9,7 @@ from click.shell_completion import get_completion_class
 
 from ..config import Config
 from ..errors import CoopshmError
-from . import changing, checking, entries, looking, serving, top
+from . import changing, checking, entries, looking, nodes, serving, top
 from .doctor import command as doctor
 from .session import JSON_HELP, FailedError, Session, namespace_option
 
@@ -111,6 +111,7 @@ for _command in (
     *doctor.COMMANDS,
     *checking.COMMANDS,
     *changing.COMMANDS,
+    *nodes.COMMANDS,
     *serving.COMMANDS,
     _completion,
 ):

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, TypeVar
 
 from .. import _segment
+from .._segment import StampInfo
 from ..attachment import lock_resets
 from ..config import CacheConfig, resolve_callable
 from ..errors import BusyError, CoopshmError
@@ -42,7 +43,7 @@ from .relay import (
     Stamp,
     Standing,
 )
-from .segment import Event, LogEntry, SidecarSegment, StampRead, is_digest, key_id_of
+from .segment import Event, LogEntry, SidecarSegment, is_digest, key_id_of
 from .threads import Worker
 
 __all__ = ["SegmentHost"]
@@ -143,7 +144,8 @@ class SegmentHost:
         self._digests: dict[KeyId, bytes] = {}  # long keys of the generation's log, and how far that was read
         self._digested = 0
         self._waiting: set[asyncio.Future[None]] = set()
-        self._peers: dict[str, int] = {}
+        self._peers: dict[str, int] = {}  # which of the segment's records is whose
+        self._states: dict[str, NodeState] = {}
         self._reads: set[asyncio.Task[None]] = set()
         self._refusal = ""
         self._gone = asyncio.Event()
@@ -191,6 +193,8 @@ class SegmentHost:
         self._gone.clear()
         self._at = _Attached(segment, self._look)
         self._note(segment.stamp())
+        for node, state in self._states.items():  # of a new segment's resets, of which there was none, they have all
+            self._note_peer(self._at, node, 0, state)
         self._at.start()
         log.info("%s: attached as the sidecar of node %s", segment.label, self._node)
         self._tell_moved()
@@ -299,7 +303,7 @@ class SegmentHost:
         if self._standing is None or at.segment.generation() != self._standing.generation:
             self._note(at.segment.stamp())
 
-    def _note(self, read: StampRead) -> None:
+    def _note(self, read: StampInfo) -> None:
         assert self._at is not None
         stamp = Stamp(read.counter, read.version, read.origin)
         self._standing = Standing(stamp, self._at.origin, read.own, read.generation)
@@ -347,11 +351,14 @@ class SegmentHost:
             segment.segment.reset_unlock()
 
     def acknowledged(self, node: str, covers: int, state: NodeState) -> None:
-        if self._at is None:
-            return
+        self._states[node] = state
+        if self._at is not None:
+            self._note_peer(self._at, node, covers, state)
+
+    def _note_peer(self, at: _Attached, node: str, covers: int, state: NodeState) -> None:
         number = self._peers.setdefault(node, len(self._peers))
         if number < _PEERS:
-            self._at.segment.note_peer(number, node, covers, int(state))
+            at.segment.note_peer(number, node, covers, int(state))
 
     # ---- answers
 

@@ -17,7 +17,7 @@ from ..config import CacheConfig
 from ..errors import BusyError
 from .relay import KEY_ID_BYTES_MAX, KeyId
 
-__all__ = ["Event", "LogEntry", "SidecarSegment", "StampRead", "is_digest", "key_id_of"]
+__all__ = ["Event", "LogEntry", "SidecarSegment", "is_digest", "key_id_of"]
 
 ASK, WITHDRAW, END, STORED, OUTCOME = (
     lib.CSM_LEASE_ASK,
@@ -63,14 +63,6 @@ class Event(NamedTuple):
     call: Call | None  #: with OUTCOME: for `Segment.outcome`
 
 
-class StampRead(NamedTuple):
-    generation: int
-    counter: int
-    own: int
-    version: bytes
-    origin: str
-
-
 class LogEntry(NamedTuple):
     """An entry of the log. The payload is pinned for as long as it, or anything made from it, lives."""
 
@@ -91,11 +83,11 @@ class SidecarSegment:
         self._leases = ffi.new("csm_lease[]", _BATCH)
         self._found = ffi.new("csm_relay_entry_view *")
         self._position = ffi.new("uint64_t *")
-        self._stamp = ffi.new("csm_stamp *")
         self._lock = threading.Lock()
         self._views = 0  # payloads that live
         self._closed = False
         self.generation = segment.generation
+        self.stamp = segment.stamp
 
     @classmethod
     def open(cls, namespace: str, config: CacheConfig, node: str, lease_timeout: float) -> SidecarSegment:
@@ -213,18 +205,6 @@ class SidecarSegment:
         return LogEntry(position, key, view.format, payload, bool(found.remote))
 
     # ---- resets
-
-    def stamp(self) -> StampRead:
-        """Where the cache stands, all of it read at one moment."""
-        stamp = self._stamp
-        lib.csm_stamp_read(self._handle, stamp)
-        return StampRead(
-            stamp.generation,
-            stamp.counter,
-            stamp.own_counter,
-            ffi.buffer(stamp.version, stamp.version_bytes)[:],
-            ffi.buffer(stamp.origin, stamp.origin_bytes)[:].decode("utf-8", "replace"),
-        )
 
     def origin(self) -> str:
         """Who a reset that is made on this host is by."""

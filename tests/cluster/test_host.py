@@ -282,7 +282,7 @@ def test_a_dead_sidecar_is_in_nobodys_way(conf, tally, policy, how) -> None:
 
 def asked_nobody(conf: dict[str, Any]) -> bool:
     coopshm.configure(conf)
-    return not coopshm.open("c")._attachment.segment.has_sidecar()
+    return coopshm.open("c")._attachment.segment.sidecar() is None
 
 
 def test_a_sidecar_that_ends_leaves_nobody_waiting(conf, tally) -> None:
@@ -553,7 +553,7 @@ def test_what_is_known_of_other_nodes_is_in_the_segment(conf, tally) -> None:
             host.acknowledged("web3", 0, NodeState.AWAY)
             host.acknowledged("web2", 8, NodeState.LIVE)
             assert [(p.name, p.covers, p.state) for p in segment.peers()] == [("web2", 8, 4), ("web3", 0, 0)]
-            assert segment.has_sidecar()
+            assert segment.sidecar() == os.getpid()
         assert segment.peers() == []
 
     go(main)

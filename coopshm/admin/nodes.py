@@ -1,0 +1,73 @@
+"""cluster: where a cache stands, and what its sidecar knows of the other nodes. Takes no lock."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from ..resets import NodeReset, nodes_of
+from . import segments
+from .session import Session, json_option, name_argument, version_text
+from .text import Cell, Table, age, count
+
+__all__ = ["COMMANDS", "node_documents", "node_table"]
+
+_STYLES = {"live": "good", "away": "bad", "failing": "bad", "behind": "warn"}
+
+
+@click.command("cluster")
+@name_argument
+@json_option
+@click.pass_obj
+def _cluster(session: Session, name: str) -> None:
+    """Show the other nodes of cache NAME's cluster, as this host's sidecar knows them.
+
+    A node is `live`; `behind`: it has not come to this host's last reset; `failing`: its on_reset callback raises, and
+    is tried again; `absent`: it runs, and does not have the cache; `away`: it is not connected.
+    """
+    place = session.place(name)
+    segment = segments.attach(place)
+    stamp, pid = segment.stamp(), segment.sidecar()
+    nodes = nodes_of(segment)
+    document = {
+        **place._asdict(),
+        "version": segment.version()[0],
+        "resets": stamp.counter,
+        "last_reset_by": stamp.origin or None,
+        "own_last_reset": stamp.own or None,
+        "sidecar": pid,
+        "nodes": node_documents(nodes),
+    }
+    version = version_text(document["version"])
+    made = f"made by {stamp.origin}" if stamp.origin else "never reset"
+    head = f"{place}: version {version}, reset {stamp.counter} of the cluster, {made}"
+    if pid is None:
+        session.print(document, head, "no sidecar runs: the cache is this host's alone")
+    elif not nodes:
+        session.print(document, head, f"sidecar: process {pid}; it knows of no other node")
+    else:
+        session.print(
+            document, head, f"sidecar: process {pid}; {count(len(nodes), 'node', 'nodes')}", node_table(nodes)
+        )
+
+
+def node_documents(nodes: tuple[NodeReset, ...]) -> list[dict[str, object]]:
+    """Return nodes for --json."""
+    return [{"name": n.name, "state": n.state, "applied": n.applied, "since": n.since} for n in nodes]
+
+
+def node_table(nodes: tuple[NodeReset, ...]) -> Table:
+    rows = [
+        [
+            n.name,
+            Cell(n.state, _STYLES.get(n.state, "")),
+            "yes" if n.applied else Cell("no", "warn"),
+            age(time.time() - n.since),
+        ]
+        for n in nodes
+    ]
+    return Table(["NODE", "STATE", "HAS OUR LAST RESET", "FOR"], rows, "lllr")
+
+
+COMMANDS = (_cluster,)

@@ -1,0 +1,125 @@
+"""The `[cluster]` table of a configuration: checked, with its files read."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from ..config import Config
+from ..errors import ConfigError, not_allowed
+from . import trust
+
+__all__ = ["Settings", "parse"]
+
+#: As the segment allows it (csrc/relay.c), in seconds.
+_TIMEOUT_MIN, _TIMEOUT_MAX = 0.01, 10.0
+
+#: Longest name of a node, in bytes: the segment has room for it (csrc/layout.h).
+_NAME_BYTES_MAX: Final = 63
+
+_KNOWN: Final = (
+    "name", "listen", "nodes", "secret_file", "tls_cert", "tls_key", "tls_ca", "lease_timeout", "drain"
+)  # fmt: skip
+_TLS: Final = ("tls_cert", "tls_key", "tls_ca")
+
+
+class Settings(NamedTuple):
+    """What a sidecar is told.
+
+    Attributes:
+        name: of this node, unique in the cluster; by default the host's name.
+        listen: "host:port", where the other nodes find this one.
+        nodes: addresses of all nodes; this one's may be among them. A DNS name stands for all its addresses.
+        trust: how nodes are sure of each other.
+        lease_timeout: seconds that a worker waits for the cluster's answer before it computes.
+        drain: seconds that an ending sidecar goes on sending what its host has computed, at most.
+    """
+
+    name: str
+    listen: str
+    nodes: tuple[str, ...]
+    trust: trust.Trust
+    lease_timeout: float
+    drain: float
+
+
+def parse(config: Config) -> Settings:
+    """Check the `[cluster]` table.
+
+    Raises:
+        ConfigError: there is none, or something in it is not allowed; or a file that it names cannot be used.
+    """
+    if config.cluster is None:
+        raise ConfigError(f"{config.source} has no [cluster] table: say at least `listen` and `nodes` in it")
+    try:
+        return _parse(config.cluster, config.namespace)
+    except ConfigError as exc:
+        raise ConfigError(f"{config.source}: {exc}") from exc.__cause__
+
+
+def _parse(table: Mapping[str, object], namespace: str) -> Settings:
+    for key in table:
+        if key == "engine":
+            raise ConfigError("cluster.engine: this release connects nodes directly only; say `nodes`")
+        if key not in _KNOWN:
+            raise ConfigError(f"cluster.{key}: there is no such setting; known are {', '.join(_KNOWN)}")
+    nodes = table.get("nodes", ())
+    if not isinstance(nodes, (list, tuple)) or not all(isinstance(node, str) for node in nodes):
+        raise not_allowed("cluster.nodes", nodes, 'write a list of addresses, such as ["web1:7411", "web2:7411"]')
+    for node in nodes:
+        _check_address(node, "cluster.nodes")
+    listen = _check_address(table.get("listen", "127.0.0.1:7411"), "cluster.listen")
+    name = table.get("name") or socket.gethostname()
+    if (
+        not isinstance(name, str)
+        or not name.isprintable()
+        or not 0 < len(name.encode()) <= _NAME_BYTES_MAX
+        or "#" in name
+    ):
+        raise not_allowed("cluster.name", name, f"1 to {_NAME_BYTES_MAX} bytes of printable text without #")
+    timeout = _seconds(table.get("lease_timeout", 1.0), "cluster.lease_timeout", _TIMEOUT_MIN, _TIMEOUT_MAX)
+    drain = _seconds(table.get("drain", 2.0), "cluster.drain", 0.0, 60.0)
+    return Settings(name, listen, tuple(nodes), _trust(table, namespace, listen), timeout, drain)
+
+
+def _trust(table: Mapping[str, object], namespace: str, listen: str) -> trust.Trust:
+    given = [key for key in ("secret_file", *_TLS) if key in table]
+    for key in given:
+        if not isinstance(table[key], str):
+            raise not_allowed(f"cluster.{key}", table[key], "write the path of a file")
+    paths = {key: os.path.expanduser(str(table[key])) for key in given}
+    try:
+        if "secret_file" in paths and len(given) > 1:
+            raise ConfigError(f"cluster.secret_file: not together with {given[1]}; say either")
+        if "secret_file" in paths:
+            return trust.from_secret(trust.read_secret(paths["secret_file"]), namespace)
+        if given:
+            missing = [key for key in _TLS if key not in paths]
+            if missing:
+                raise ConfigError(f"cluster.{missing[0]}: is missing; tls_cert, tls_key and tls_ca go together")
+            return trust.from_files(*(paths[key] for key in _TLS))
+    except (OSError, ValueError, ssl.SSLError) as exc:
+        raise ConfigError(f"cluster.{given[0]}: {exc}") from exc
+    host = listen.rpartition(":")[0].strip("[]")
+    if not trust.is_loopback(host):
+        raise ConfigError(
+            f"cluster.listen: {listen} can be reached by other hosts; that takes secret_file, or tls_cert, tls_key and "
+            f"tls_ca. Without them only a loopback address, such as 127.0.0.1:7411, is allowed"
+        )
+    return trust.without()
+
+
+def _check_address(value: object, where: str) -> str:
+    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not isinstance(value, str) or not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise not_allowed(where, value, 'write "host:port"')
+    return value
+
+
+def _seconds(value: object, where: str, least: float, most: float) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most:
+        return float(value)
+    raise not_allowed(where, value, f"a number of seconds from {least:g} to {most:g}")

@@ -1,0 +1,133 @@
+"""The sidecar: one process per host that connects the host's caches with those of the other hosts.
+
+    SIGTERM, SIGINT   hand on what is not yet sent, let go of the segments, end
+    SIGHUP            read the configuration again: other nodes take effect, all else with the next start
+
+It tells systemd when it is ready. If it ends or is killed, the workers go on without the cluster, at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+from ..config import Config
+from ..errors import ConfigError
+from .host import SegmentHost
+from .peers import Peers, PeersConfig
+from .relay import Relay
+from .settings import Settings, parse
+
+__all__ = ["Sidecar", "notify"]
+
+log = logging.getLogger("coopshm")
+
+
+def notify(state: str) -> None:
+    """Tell the service manager, if there is one: a datagram to $NOTIFY_SOCKET (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
+        to.sendto(state.encode(), address)
+
+
+class Sidecar:
+    """All caches of a configuration, and their relay. Made and run on one event loop."""
+
+    def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
+        """
+        Args:
+            reread: loads the configuration again.
+
+        Raises:
+            ConfigError: `[cluster]` is missing or wrong, or there are no caches.
+        """
+        if not config.caches:
+            raise ConfigError(f"{config.source} has no [caches.NAME] table: there is nothing to connect")
+        self.config = config
+        self.settings = parse(config)
+        self._reread = reread
+        self._ends = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.relay: Relay = Peers(_peers(config, self.settings))
+        self.hosts = {
+            name: SegmentHost(config.namespace, cache, self.settings.name, self.settings.lease_timeout, self.relay)
+            for name, cache in config.caches.items()
+        }
+
+    async def run(self) -> None:
+        """Run until told to end, by `end` or a signal.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        loop = asyncio.get_running_loop()
+        settings = self.settings
+        await self.relay.start(self.hosts)
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.end)
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
+            await asyncio.gather(*(host.start() for host in self.hosts.values()))
+            log.info(
+                "sidecar %s: listens on %s, trust: %s, %d caches, %d addresses of nodes",
+                settings.name,
+                settings.listen,
+                settings.trust.kind,
+                len(self.hosts),
+                len(settings.nodes),
+            )
+            notify(f"READY=1\nSTATUS=node {settings.name}, listening on {settings.listen}")
+            await self._ends.wait()
+            notify("STOPPING=1")
+            log.info("sidecar %s: ends", settings.name)
+        finally:
+            await self.relay.stop(settings.drain)
+            # Last: until now workers were still served. Who waits goes on without the cluster.
+            await asyncio.gather(*(host.stop() for host in self.hosts.values()))
+
+    def end(self) -> None:
+        self._ends.set()
+
+    def _reload(self) -> None:
+        task = asyncio.get_running_loop().create_task(self.reload())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def reload(self) -> None:
+        """Read the configuration again, and go on with its nodes. One that is wrong changes nothing."""
+        notify("RELOADING=1")
+        try:
+            config = await asyncio.to_thread(self._reread)
+            settings = await asyncio.to_thread(parse, config)
+        except ConfigError as exc:
+            log.error("the configuration was not read again: %s", exc)
+        else:
+            if settings._replace(nodes=(), trust=self.settings.trust) != self.settings._replace(nodes=()):
+                log.warning("of the changed configuration only `nodes` takes effect before the next start")
+            if set(config.caches) != set(self.config.caches):
+                log.warning("caches were added or removed: that takes effect with the next start")
+            log.info("sidecar %s: goes on with the nodes %s", self.settings.name, ", ".join(settings.nodes))
+            self.settings = self.settings._replace(nodes=settings.nodes)
+            await self.relay.reload(settings.nodes)
+        finally:
+            notify("READY=1")
+
+
+def _peers(config: Config, settings: Settings) -> PeersConfig:
+    return PeersConfig(
+        name=settings.name,
+        namespace=config.namespace,
+        listen=settings.listen,
+        nodes=settings.nodes,
+        trust=settings.trust,
+        lease_timeout=settings.lease_timeout,
+    )
