@@ -12,4 +12,9 @@ Workers import nothing of this package. A map of it, each module importing only 
     mesh      which nodes are there, and live
     resets    adopting stamps                      logs       following each other's commit logs
     peers     the relay of nodes that connect to each other directly
+
+    segment   a cache's segment as the sidecar has it     threads   calls that may wait for a lock
+    host      the Host over it
+    settings  the [cluster] table
+    sidecar   the process: hosts and relay together       command   `coopshm-sidecar`
 """

@@ -138,6 +138,7 @@ class SegmentHost:
         self._at: _Attached | None = None
         self._standing: Standing | None = None
         self._told: Standing | None = None  # what the relay has been told of
+        self._adopting = False
         self._leases: dict[KeyId, _Lease] = {}
         self._granted: set[tuple[int, int]] = set()  # of them, by flight and serial
         self._key_ids: dict[tuple[int, int], KeyId] = {}  # by flight and serial
@@ -300,6 +301,8 @@ class SegmentHost:
         return self._standing
 
     def _refresh(self, at: _Attached) -> None:
+        if self._adopting:
+            return
         if self._standing is None or at.segment.generation() != self._standing.generation:
             self._note(at.segment.stamp())
 
@@ -318,9 +321,14 @@ class SegmentHost:
         at = self._at
         if at is None or self.standing() != instead_of:
             raise MovedError
-        await asyncio.to_thread(self._adopt, at, stamp, instead_of)
-        if self._at is at:
-            self._look()
+        # Until the caller goes on, in the same step of the loop, nobody is told of the new standing: the relay has
+        # to note first what the adopted stamp includes, or it would take it for a reset that a worker made.
+        self._adopting = True
+        try:
+            await asyncio.to_thread(self._adopt, at, stamp, instead_of)
+        finally:
+            self._adopting = False
+            asyncio.get_running_loop().call_soon(self._look)
 
     def _adopt(self, at: _Attached, stamp: Stamp, instead_of: Standing) -> None:
         """In a thread. One resetter at a time on the host, be it a worker."""

@@ -382,6 +382,26 @@ def test_a_reset_of_another_host_is_adopted(settings, tally, tmp_path) -> None:
     go(main)
 
 
+def test_nobody_hears_of_what_is_adopted_before_the_relay_does(settings, tally) -> None:
+    """Else it would take it for a reset made here, and two hosts could raise over each other for ever."""
+
+    async def main() -> None:
+        await worker(settings(version=1), tally)
+        async with hosted(settings(version=1)) as (host, heard):
+            for counter in range(1, 50):
+                before, moves = host.standing(), heard.moves
+                theirs = Stamp(counter, b"2" if counter % 2 else b"3", before.origin)
+                task = asyncio.create_task(host.adopt(theirs, before))
+                while not task.done():
+                    assert task.done() or (host.standing(), heard.moves) == (before, moves)
+                    await asyncio.sleep(0)
+                await task
+                assert host.standing().stamp == theirs
+                await until(lambda moves=moves: heard.moves == moves + 1)
+
+    go(main)
+
+
 def test_a_callback_that_raises_changes_nothing(settings, tally) -> None:
     def callback(version: object) -> None:
         raise OSError("no database")

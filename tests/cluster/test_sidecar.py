@@ -1,5 +1,5 @@
-"""`coopshm-sidecar`, the process: two of them, each with a /dev/shm and workers of its own; its signals, its word to the
-service manager, its configuration."""
+"""`coopshm-sidecar`, the process: two of them, each with a /dev/shm of its own; its signals, its word to the service
+manager, its configuration."""
 
 from __future__ import annotations
 
