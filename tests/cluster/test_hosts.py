@@ -28,6 +28,7 @@ from tests.cluster.contract import until
 from tests.cluster.hosting import LONG, Worker
 from tests.cluster.loops import run
 from tests.cluster.test_peers import PORT, address, trusted
+from tests.conftest import SHM
 from tests.procs import WATCHDOG, Child, Tally
 
 Settings = Callable[..., dict[str, Any]]
@@ -92,6 +93,8 @@ async def cluster(
     finally:
         for node in nodes:
             await node.stop()
+            for path in SHM.glob(f"coopshm:{node.settings['namespace']}:*"):  # the fixture knows of the test's own only
+                path.unlink()
 
 
 async def connected(nodes: list[Node]) -> None:
