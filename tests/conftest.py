@@ -26,7 +26,7 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.delenv("COOPSHM_NAMESPACE", raising=False)
     yield name
     reap_all()
-    for path in SHM.glob(f"coopshm:{name}:*"):
+    for path in SHM.glob(f"coopshm:{name}*:*"):  # and those of namespaces that the test has named after it
         path.unlink()
     coopshm.configure({})
 
