@@ -118,7 +118,7 @@ def reset_lock_held(cache: coopshm.Cache, do: Do) -> None:
         here.set()
         assert go.wait(WATCHDOG)
         before = cache._attachment.segment.generation()
-        assert lib.csm_reset_commit(handle, b"7", 1) == OK
+        assert lib.csm_reset_commit(handle, b"7", 1, 0) == OK
         assert cache._attachment.segment.generation() == before + 1
         lib.csm_reset_unlock(handle)
 

@@ -1,4 +1,4 @@
-"""The fixtures of these tests; and their parts that assert without being test modules by name."""
+"""The fixtures of these tests."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pytest
 
 from tests.servers.gate import Gate
 from tests.servers.site import Site
-
-pytest.register_assert_rewrite("tests.servers.checks", "tests.servers.server")
 
 
 @pytest.fixture

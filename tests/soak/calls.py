@@ -88,10 +88,10 @@ def _note_publish(original: Callable[..., int]) -> Callable[..., int]:
 
 
 def _note_commit(original: Callable[..., None]) -> Callable[..., None]:
-    def reset_commit(self: Any, version: bytes) -> None:
+    def reset_commit(self: Any, version: bytes, counter: int = 0) -> None:
         if not _current:
-            return original(self, version)
-        _current[0].core(original, self, version)
+            return original(self, version, counter)
+        _current[0].core(original, self, version, counter)
         _current[0].own_reset = int(_current[0].stamp.words[0])  # before any other: the reset lock is still held
         return None
 
