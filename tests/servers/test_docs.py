@@ -1,4 +1,4 @@
-"""docs/servers.md shows the files that these tests run, and the results of the tests that there are."""
+"""The documents show the files that these tests run, and docs/servers.md the results of the tests that there are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.servers.table import DOCUMENT, render, written
 #: A code block, and the comment above it that names the file it shows.
 _SHOWN = re.compile(r"<!-- (examples/\S+) -->\n```\w*\n(.*?)```\n", re.DOTALL)
 
-SHOWN = dict(_SHOWN.findall(DOCUMENT.read_text()))
+SHOWN = dict(_SHOWN.findall(DOCUMENT.read_text() + (ROOT / "docs/cluster.md").read_text()))
 
 
 @pytest.mark.parametrize("path", sorted(SHOWN))
