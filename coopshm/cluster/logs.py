@@ -258,10 +258,7 @@ class Followers:
                 self._streams[key].idle = True
                 await cache.host.changed(generation, position)
                 self._streams[key].idle = False
-                batch = await cache.host.read(generation, position, Origin.LOCAL, READ_BYTES_MAX, READ_ENTRIES_MAX)
-                for place, entry in batch.entries:
-                    await self._send(out, message.stream, entry, place + 1)
-                position = batch.position
+                position = await self._pass_on(cache, out, message.stream, generation, position)
         except StaleError:
             out.send(m.Over(message.stream))
             self._streams[key].idle = True
@@ -288,6 +285,14 @@ class Followers:
             position = batch.position
             if batch.end:
                 return position
+
+    async def _pass_on(self, cache: Cache, out: Sender, stream: int, generation: int, position: int) -> int:
+        """Send what the log has from there on, a batch of it. A function of its own: its entries are pinned in the
+        segment for as long as a variable has them, and the next batch may be long in coming."""
+        batch = await cache.host.read(generation, position, Origin.LOCAL, READ_BYTES_MAX, READ_ENTRIES_MAX)
+        for place, entry in batch.entries:
+            await self._send(out, stream, entry, place + 1)
+        return batch.position
 
     async def _send(self, out: Sender, stream: int, entry: Entry, position: int) -> None:
         if len(entry.payload) > self._entry_bytes_max:
