@@ -78,6 +78,10 @@ servers: $(INSTALLED) ## run real servers, and write what came of it into the ta
 demo: $(INSTALLED) ## 64 clients on a real gunicorn: per-worker caching beside coopshm
 	$(PY) -m demo
 
+.PHONY: demo-cluster
+demo-cluster: $(INSTALLED) ## three nodes with a sidecar each: once in the cluster, a reset that travels, a node lost and back
+	$(PY) -m demo.cluster
+
 .PHONY: demo-top
 demo-top: $(INSTALLED) ## record coopshm-admin top beside the demonstration's server, as docs/top.svg
 	$(PY) -m demo.top docs/top.svg

@@ -18,5 +18,10 @@ Read the files in this order; each imports only from those before it:
     scenario.py       cold, warm, resets under load
     report.py         the table, and the promises that must hold
 
+`make demo-cluster` runs the same application on three nodes with a sidecar each:
+
+    nodes.py          a node: a network and a /dev/shm of its own, gunicorn, coopshm-sidecar
+    cluster.py        the scenario, what was seen, the table
+
 `make demo-top` (top.py) films `coopshm-admin top` beside the same server under the same load.
 """

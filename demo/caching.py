@@ -41,6 +41,9 @@ class PerWorker:
 class Shared:
     """One cache for all workers."""
 
+    def __init__(self) -> None:
+        coopshm.open("pages")  # before the first request: a sidecar connects the caches that there are
+
     def page(self, name: str) -> Page:
         asked = time.monotonic()
         return coopshm.cached("pages", name, lambda: compute(name, asked))

@@ -44,11 +44,12 @@ def release() -> int:
     return number
 
 
-def publish(number: object) -> None:
+def publish(number: object, where: Path | None = None) -> None:
     """Makes `number` the current release, in one step. coopshm calls this on a reset: see coopshm.toml."""
-    draft = directory() / "release.draft"
+    where = where or directory()
+    draft = where / f"release.{os.getpid()}"
     draft.write_text(json.dumps({"release": number}), encoding="ascii")
-    draft.replace(directory() / "release.json")
+    draft.replace(where / "release.json")
 
 
 def note(computation: Computation) -> None:
@@ -60,7 +61,7 @@ def note(computation: Computation) -> None:
         os.close(log)
 
 
-def computations() -> list[Computation]:
+def computations(where: Path | None = None) -> list[Computation]:
     """All computations so far, in the order of their beginnings."""
-    with (directory() / "computations.log").open(encoding="ascii") as log:
+    with ((where or directory()) / "computations.log").open(encoding="ascii") as log:
         return [Computation(*json.loads(line)) for line in log]
