@@ -109,6 +109,10 @@ class Sender:
             except asyncio.CancelledError:
                 self._log = None  # if it has not begun: nobody else can have set it
                 raise
+            finally:
+                # What it raises has this frame, which would have the future, which has what it raises: the caller's
+                # variables, payloads pinned in a segment, would live until the collector comes round.
+                del written
 
     async def run(self) -> None:
         """Write what is queued until cancelled.
@@ -143,6 +147,7 @@ class Sender:
                 if written is not None and not written.done():
                     written.set_exception(ConnectionResetError("the connection ended"))
                     written.exception()  # whoever waited may be gone as well
+            self._log = None
 
     def _write(self, data: bytes | memoryview) -> None:
         self._writer.write(data)

@@ -4,8 +4,10 @@ log."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import struct
+import weakref
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -236,3 +238,36 @@ def test_random_bytes_are_no_message_or_a_bounded_one(data: bytes) -> None:
     except ValueError:
         return
     assert m.decode(m.encode(message)) == message
+
+
+def test_a_connection_that_ends_lets_go_of_what_it_was_sending() -> None:
+    class Payload(bytearray):
+        """As a segment's: pinned for as long as anybody has it."""
+
+    class Writer:
+        def write(self, data: bytes) -> None: ...
+
+        async def drain(self) -> None:
+            raise ConnectionResetError
+
+    async def serve(sender: wire.Sender, payloads: list[weakref.ref[Payload]]) -> None:
+        payload = Payload(3 * wire.PIECE_BYTES)
+        payloads.append(weakref.ref(payload))
+        with pytest.raises(ConnectionError):
+            await sender.log(begin(), memoryview(payload))
+
+    async def attempt() -> None:
+        payloads: list[weakref.ref[Payload]] = []
+        sender = wire.Sender(Writer())
+        sending = asyncio.ensure_future(serve(sender, payloads))
+        running = asyncio.ensure_future(sender.run())
+        await asyncio.wait([running, sending])
+        assert isinstance(running.exception(), ConnectionResetError)
+        del running, sending
+        assert [payload() for payload in payloads] == [None]
+
+    gc.disable()
+    try:
+        run(attempt())
+    finally:
+        gc.enable()
