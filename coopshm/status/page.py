@@ -142,4 +142,4 @@ def _text(status: str, text: str) -> _Answer:
 
 
 def _static(name: str) -> bytes:
-    return resources.files(__package__).joinpath("static", name).read_bytes()
+    return (resources.files(__package__) / "static" / name).read_bytes()
