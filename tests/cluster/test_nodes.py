@@ -131,6 +131,18 @@ def test_a_key_is_computed_once_in_the_cluster(cluster, tally) -> None:
     go(main)
 
 
+def test_who_follows_a_log_pins_nothing_while_there_is_nothing_to_send(cluster, tally) -> None:
+    async def main() -> None:
+        async with cluster(2) as made:
+            for node in made.nodes:
+                assert await node.workers[0].ask(node.name) == ("got", f"computed {node.name}")
+            infos = [node.host._at.segment.segment.describe for node in made.nodes if node.host is not None]
+            await until(lambda: [info().entries for info in infos] == [2, 2])
+            await until(lambda: [info().pinned_chunks for info in infos] == [0, 0])
+
+    go(main)
+
+
 def test_failures_and_uncached_values_are_shared_as_on_one_host(cluster, tally) -> None:
     async def main() -> None:
         async with cluster(2) as made:
