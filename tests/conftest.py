@@ -15,7 +15,7 @@ import coopshm
 from tests.procs import Tally, reap_all
 
 # Parts of tests that assert, and are no test modules by name. Here, since tests of several folders import them.
-pytest.register_assert_rewrite("tests.servers.checks", "tests.servers.server")
+pytest.register_assert_rewrite("tests.servers.checks", "tests.servers.server", "tests.cluster.contract")
 
 SHM = Path("/dev/shm")
 _numbers = itertools.count()

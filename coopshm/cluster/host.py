@@ -16,17 +16,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
-from collections.abc import Callable
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
-from .. import _segment
-from .._segment import StampInfo
-from ..attachment import lock_resets
-from ..config import CacheConfig, resolve_callable
-from ..errors import BusyError, CoopshmError
-from ..versions import decode_version
+from ..config import CacheConfig
+from ..errors import CoopshmError
 from . import segment as seg
+from .attached import Attached, flip, passing, storing
 from .relay import (
     Batch,
     Delivered,
@@ -38,19 +33,15 @@ from .relay import (
     NodeState,
     Origin,
     Relay,
-    ResetFailedError,
     StaleError,
     Stamp,
     Standing,
 )
 from .segment import Event, LogEntry, SidecarSegment, is_digest, key_id_of
-from .threads import Worker
 
 __all__ = ["SegmentHost"]
 
 log = logging.getLogger("coopshm")
-
-T = TypeVar("T")
 
 #: How often it is tried to attach while there is no segment, in seconds: so long the first values of a new segment are
 #: computed without the cluster.
@@ -59,15 +50,8 @@ _RETRY: Final = 0.2
 #: Looks between two looks whether the object still has its name.
 _LINKED_EVERY: Final = 20
 
-#: How long the sidecar sleeps at most when nobody rings, in seconds. Also what workers go by when they judge whether it
-#: runs, so well below any lease_timeout.
-_SLICE: Final = 0.05
-
 #: Outcomes up to this size are read on the event loop, in bytes.
 _SMALL: Final = 64 * 1024
-
-#: For how long adopt() waits for another resetter that has a callback to run, in seconds; without, see attachment.py.
-_RESET_PATIENCE: Final = 30.0
 
 #: Entries of the log that are looked through for long keys at once: some milliseconds.
 _DIGESTED_AT_ONCE: Final = 1000
@@ -82,41 +66,6 @@ class _Lease(NamedTuple):
     flight: int
     serial: int
     stamp: Stamp
-
-
-class _Attached:
-    """A segment, the thread that listens to its doorbell, and the thread for what may block."""
-
-    def __init__(self, segment: SidecarSegment, changed: Callable[[], None]) -> None:
-        self.segment = segment
-        self.origin = segment.origin()
-        self.looks = 0
-        self.worker = Worker(f"coopshm-{segment.segment.name}")
-        self._loop = asyncio.get_running_loop()
-        self._changed = changed
-        self._pending = threading.Event()  # the event loop has been told, and has not looked yet
-        self._ends = False
-        self._thread = threading.Thread(target=self._listen, name="coopshm-doorbell", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def _listen(self) -> None:
-        while not self._ends:
-            self.segment.wait(_SLICE)
-            if not self._pending.is_set():
-                self._pending.set()
-                with contextlib.suppress(RuntimeError):  # the loop was closed
-                    self._loop.call_soon_threadsafe(self._changed)
-
-    def looked(self) -> None:
-        self._pending.clear()
-
-    async def close(self) -> None:
-        self._ends = True
-        await asyncio.to_thread(self._thread.join)
-        await self.worker.stop()
-        await asyncio.to_thread(self.segment.close)
 
 
 class SegmentHost:
@@ -135,7 +84,7 @@ class SegmentHost:
         self._node = node
         self._lease_timeout = lease_timeout
         self._relay = relay
-        self._at: _Attached | None = None
+        self._at: Attached | None = None
         self._standing: Standing | None = None
         self._told: Standing | None = None  # what the relay has been told of
         self._adopting = False
@@ -192,8 +141,8 @@ class SegmentHost:
             return
         self._refusal = ""
         self._gone.clear()
-        self._at = _Attached(segment, self._look)
-        self._note(segment.stamp())
+        self._at = Attached(segment, self._look)
+        self._note(self._at)
         for node, state in self._states.items():  # of a new segment's resets, of which there was none, they have all
             self._note_peer(self._at, node, 0, state)
         self._at.start()
@@ -230,7 +179,6 @@ class SegmentHost:
         if at is None:
             return
         at.looked()
-        at.looks += 1
         self._refresh(at)
         events = at.segment.look()
         if events is None or (at.looks % _LINKED_EVERY == 0 and at.segment.segment.gone()):
@@ -261,7 +209,7 @@ class SegmentHost:
         self._key_ids[flight] = key_id
         self._relay.ask(self.name, standing.stamp, key_id, event.nested)
 
-    def _over(self, at: _Attached, event: Event) -> None:
+    def _over(self, at: Attached, event: Event) -> None:
         key_id = self._key_ids.pop((event.flight, event.serial), None)
         if key_id is None:
             return
@@ -280,7 +228,7 @@ class SegmentHost:
             stored = event.kind == seg.STORED
             self._relay.ended(self.name, lease.stamp, key_id, Ended.STORED if stored else Ended.ABANDONED)
 
-    async def _read_outcome(self, at: _Attached, event: Event, stamp: Stamp, key_id: KeyId) -> None:
+    async def _read_outcome(self, at: Attached, event: Event, stamp: Stamp, key_id: KeyId) -> None:
         call = event.call
         assert call is not None
         self._ended(stamp, key_id, await at.worker.do(lambda: at.segment.segment.outcome(call)))
@@ -300,16 +248,14 @@ class SegmentHost:
             self._refresh(self._at)
         return self._standing
 
-    def _refresh(self, at: _Attached) -> None:
+    def _refresh(self, at: Attached) -> None:
         if self._adopting:
             return
         if self._standing is None or at.segment.generation() != self._standing.generation:
-            self._note(at.segment.stamp())
+            self._note(at)
 
-    def _note(self, read: StampInfo) -> None:
-        assert self._at is not None
-        stamp = Stamp(read.counter, read.version, read.origin)
-        self._standing = Standing(stamp, self._at.origin, read.own, read.generation)
+    def _note(self, at: Attached) -> None:
+        self._standing = at.stamp()
         self._digests.clear()
         self._digested = 0
 
@@ -325,45 +271,17 @@ class SegmentHost:
         # to note first what the adopted stamp includes, or it would take it for a reset that a worker made.
         self._adopting = True
         try:
-            await asyncio.to_thread(self._adopt, at, stamp, instead_of)
+            await asyncio.to_thread(flip, at, self._config, stamp, instead_of)
         finally:
             self._adopting = False
             asyncio.get_running_loop().call_soon(self._look)
-
-    def _adopt(self, at: _Attached, stamp: Stamp, instead_of: Standing) -> None:
-        """In a thread. One resetter at a time on the host, be it a worker."""
-        segment = at.segment
-        try:
-            locked = lock_resets(segment.segment, self._config.on_reset is not None, _RESET_PATIENCE)
-        except BusyError as exc:
-            raise ResetFailedError(str(exc)) from exc
-        if not locked:
-            raise MovedError
-        try:
-            now = segment.stamp()
-            stands = Standing(Stamp(now.counter, now.version, now.origin), at.origin, now.own, now.generation)
-            if stands != instead_of:
-                raise MovedError
-            if self._config.on_reset is not None and stamp.version != now.version:
-                try:
-                    resolve_callable(self._config.on_reset)(decode_version(stamp.version))
-                except Exception as exc:
-                    raise ResetFailedError(f"{segment.label}: on_reset raised {type(exc).__name__}: {exc}") from exc
-            if stamp.node == at.origin:
-                code = segment.reset(stamp.version, stamp.counter)
-            else:
-                code = segment.adopt(stamp.version, stamp.counter, stamp.node)
-            if code != _segment.OK:
-                raise ResetFailedError(f"{segment.label}: the write lock could not be had (code {code})")
-        finally:
-            segment.segment.reset_unlock()
 
     def acknowledged(self, node: str, covers: int, state: NodeState) -> None:
         self._states[node] = state
         if self._at is not None:
             self._note_peer(self._at, node, covers, state)
 
-    def _note_peer(self, at: _Attached, node: str, covers: int, state: NodeState) -> None:
+    def _note_peer(self, at: Attached, node: str, covers: int, state: NodeState) -> None:
         number = self._peers.setdefault(node, len(self._peers))
         if number < _PEERS:
             at.segment.note_peer(number, node, covers, int(state))
@@ -401,11 +319,11 @@ class SegmentHost:
                 return Delivered.STALE
             lease = self._lease(stamp, entry.key_id)
             if entry.kind is Kind.VALUE:
-                done = await at.worker.do(_storing(at.segment, generation, entry, lease is not None))
+                done = await at.worker.do(storing(at.segment, generation, entry, lease is not None))
             elif lease is None:
                 return Delivered.UNWANTED
             else:
-                done = await at.worker.do(_passing(at.segment, lease, entry))
+                done = await at.worker.do(passing(at.segment, lease.flight, lease.serial, entry))
             if done in (Delivered.STORED, Delivered.PASSED):
                 self._answered(entry.key_id, lease, done)
                 self._wake()
@@ -435,7 +353,7 @@ class SegmentHost:
         found = self._at.segment.find(generation, key) if key is not None else None
         return _entry(found) if found is not None else None
 
-    def _digest(self, at: _Attached) -> None:
+    def _digest(self, at: Attached) -> None:
         """Read on in the log, for the sake of its long keys; some at a time, and on with each look."""
         generation = at.segment.generation()
         if self._standing is None or generation != self._standing.generation:
@@ -486,45 +404,3 @@ class SegmentHost:
 
 def _entry(found: LogEntry) -> Entry:
     return Entry(key_id_of(found.key), found.key, found.format, Kind.VALUE, found.payload)
-
-
-# ---- in the host's thread: what may wait for the write lock
-
-#: The core's refusals that mean "not now, or not here".
-_NO_LOCK: Final = frozenset({seg.BUSY, seg.GONE})
-
-
-def _storing(segment: SidecarSegment, generation: int, entry: Entry, awaited: bool) -> Callable[[], Delivered]:
-    def store() -> Delivered:
-        code, call = segment.take(generation, entry.key)
-        if code == _segment.OWNER:
-            try:
-                code = segment.publish(call, entry.key, int(Kind.VALUE), entry.format, (entry.payload,))
-            finally:
-                segment.segment.release(call)
-            if code == _segment.OK:
-                return Delivered.STORED
-            if code in _segment.FULL:
-                return Delivered.PASSED if awaited else Delivered.FULL
-        if code in (_segment.READY, _segment.JOINED):
-            return Delivered.KNOWN
-        if code == _segment.STALE:
-            return Delivered.STALE
-        return Delivered.GONE if code in _NO_LOCK else Delivered.FULL
-
-    return store
-
-
-def _passing(segment: SidecarSegment, lease: _Lease, entry: Entry) -> Callable[[], Delivered]:
-    def hand_on() -> Delivered:
-        code, call = segment.take_asked(lease.flight, lease.serial)
-        if code == _segment.OWNER:
-            try:
-                code = segment.publish(call, b"", int(entry.kind), entry.format, (entry.payload,))
-            finally:
-                segment.segment.release(call)
-            if code == _segment.NOT_STORED:
-                return Delivered.PASSED
-        return Delivered.GONE if code in _NO_LOCK else Delivered.UNWANTED
-
-    return hand_on
