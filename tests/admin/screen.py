@@ -21,6 +21,12 @@ from tests.procs import WATCHDOG
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>()][0-9A-B]?")
 
 
+def _own_terminal() -> None:
+    """In the child: make its standard input its terminal, so that ctrl-C reaches it, and have it heed that."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored, and inherited so, where a shell runs all this in background
+
+
 class Screen:
     """A context manager: the command, and a terminal of 30 lines of 120 characters."""
 
@@ -36,7 +42,7 @@ class Screen:
             stderr=theirs,
             cwd=directory,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # its own terminal, so that ctrl-C reaches it
+            preexec_fn=_own_terminal,
             env={**os.environ, "TERM": term, "LC_ALL": lang, "PYTHONIOENCODING": "ascii" if lang == "C" else "utf-8"},
         )
         self.raw = ""
