@@ -47,13 +47,18 @@ ifeq ($(CI),true)
 NO_SKIPS ?= 1
 endif
 
-# What some tests drive. Where it is not to be had, those tests are skipped, but not in CI. Prometheus is only unpacked, since its
-# package starts a service.
+# What some tests drive. Where it is not to be had, those tests are skipped, but not in CI. Of Prometheus, Redis and Valkey the
+# packages of the servers are only unpacked, since installed they would start a service; what they need comes with the tools' ones.
+# 1: redis or valkey
+engine = { command -v $(1)-server >/dev/null || [ -x build/tools/usr/bin/$(1)-server ] || \
+    { .ci/install $(1)-tools && .ci/unpack build/tools $(1)-tools $(1)-server; }; }
 .PHONY: tools
-tools: ## a browser and Prometheus for the tests of the status page, where that needs no question
+tools: ## a browser, Prometheus, Redis and Valkey for the tests that drive them, where that needs no question
 	@command -v chromium >/dev/null || .ci/install chromium$(if $(filter true,$(CI)),, || true)
 	@command -v promtool >/dev/null || [ -x build/tools/usr/bin/promtool ] || \
 	    .ci/unpack build/tools prometheus$(if $(filter true,$(CI)),, || true)
+	@$(call engine,redis)$(if $(filter true,$(CI)),, || true)
+	@! apt-cache show valkey-server >/dev/null 2>&1 || $(call engine,valkey)$(if $(filter true,$(CI)),, || true)
 
 .PHONY: test
 test: $(INSTALLED) tools test-c test-crash ## run every test: the C programs of tests/csrc and tests/crash, then pytest
