@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from ..config import Config
+from ..config import Config, check_name
 from ..errors import ConfigError, not_allowed
 from . import trust
 
@@ -21,7 +21,7 @@ _TIMEOUT_MIN, _TIMEOUT_MAX = 0.01, 10.0
 _NAME_BYTES_MAX: Final = 63
 
 _KNOWN: Final = (
-    "name", "listen", "nodes", "secret_file", "tls_cert", "tls_key", "tls_ca", "lease_timeout", "drain"
+    "name", "namespace", "listen", "nodes", "secret_file", "tls_cert", "tls_key", "tls_ca", "lease_timeout", "drain"
 )  # fmt: skip
 _TLS: Final = ("tls_cert", "tls_key", "tls_ca")
 
@@ -31,6 +31,7 @@ class Settings(NamedTuple):
 
     Attributes:
         name: of this node, unique in the cluster; by default the host's name.
+        namespace: of the cluster, the same on all nodes; by default that of the caches.
         listen: "host:port", where the other nodes find this one.
         nodes: addresses of all nodes; this one's may be among them. A DNS name stands for all its addresses.
         trust: how nodes are sure of each other.
@@ -39,6 +40,7 @@ class Settings(NamedTuple):
     """
 
     name: str
+    namespace: str
     listen: str
     nodes: tuple[str, ...]
     trust: trust.Trust
@@ -80,9 +82,10 @@ def _parse(table: Mapping[str, object], namespace: str) -> Settings:
         or "#" in name
     ):
         raise not_allowed("cluster.name", name, f"1 to {_NAME_BYTES_MAX} bytes of printable text without #")
+    namespace = check_name(table.get("namespace", namespace), "cluster.namespace")
     timeout = _seconds(table.get("lease_timeout", 1.0), "cluster.lease_timeout", _TIMEOUT_MIN, _TIMEOUT_MAX)
     drain = _seconds(table.get("drain", 2.0), "cluster.drain", 0.0, 60.0)
-    return Settings(name, listen, tuple(nodes), _trust(table, namespace, listen), timeout, drain)
+    return Settings(name, namespace, listen, tuple(nodes), _trust(table, namespace, listen), timeout, drain)
 
 
 def _trust(table: Mapping[str, object], namespace: str, listen: str) -> trust.Trust:

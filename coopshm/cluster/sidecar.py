@@ -57,7 +57,7 @@ class Sidecar:
         self._reread = reread
         self._ends = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.relay: Relay = Peers(_peers(config, self.settings))
+        self.relay: Relay = Peers(_peers(self.settings))
         self.hosts = {
             name: SegmentHost(config.namespace, cache, self.settings.name, self.settings.lease_timeout, self.relay)
             for name, cache in config.caches.items()
@@ -122,10 +122,10 @@ class Sidecar:
             notify("READY=1")
 
 
-def _peers(config: Config, settings: Settings) -> PeersConfig:
+def _peers(settings: Settings) -> PeersConfig:
     return PeersConfig(
         name=settings.name,
-        namespace=config.namespace,
+        namespace=settings.namespace,
         listen=settings.listen,
         nodes=settings.nodes,
         trust=settings.trust,

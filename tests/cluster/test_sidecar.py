@@ -195,7 +195,9 @@ def parsed(tmp_path: Path, **table: Any) -> Any:
 
 def test_settings_have_defaults_and_are_checked(tmp_path) -> None:
     settings = parsed(tmp_path)
-    assert (settings.name, settings.listen) == (socket.gethostname(), "127.0.0.1:7411")
+    assert (settings.name, settings.namespace) == (socket.gethostname(), "shop")
+    assert settings.listen == "127.0.0.1:7411"
+    assert parsed(tmp_path, namespace="shops").namespace == "shops"
     assert (settings.nodes, settings.lease_timeout, settings.trust.server) == ((), 1.0, None)
     with pytest.raises(ConfigError, match=r"no \[cluster\] table"):
         cluster_settings.parse(configuration.load({}))
@@ -212,6 +214,7 @@ def test_settings_have_defaults_and_are_checked(tmp_path) -> None:
         ({"listen": 7411}, "host:port"),
         ({"name": "a#b"}, "cluster.name"),
         ({"name": "x" * 64}, "cluster.name"),
+        ({"namespace": "a:b"}, "cluster.namespace"),
         ({"lease_timeout": 0}, "cluster.lease_timeout"),
         ({"lease_timeout": 11}, "cluster.lease_timeout"),
         ({"drain": True}, "cluster.drain"),
