@@ -239,8 +239,8 @@ def _compute(store: Store, data: bytes, key: object, stalled: list[int], limit: 
         segment.release(call)
         raise
     finally:
-        if (spent := call.stalled_ns) != stalled[0]:
-            stalled[0] = spent
+        stalled[0] = call.stalled_ns
+        if call.steals:
             events.repaired(segment)
 
 

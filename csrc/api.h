@@ -111,7 +111,8 @@ typedef struct { /* a place in the queue, filled by csm_claim, kept up to date b
 typedef struct { /* one attempt to get one key; all zero to begin with */
     csm_ticket ticket; /* held while ticket.serial is not 0: publish or abandon */
     csm_waiter waiter; /* queued while waiter.serial is not 0: wait on or leave */
-    uint64_t stalled_ns; /* waited for stopped holders of the write lock, so far; +1 when that was taken from a dead one */
+    uint64_t stalled_ns; /* waited for stopped holders of the write lock, so far */
+    uint64_t steals;     /* how often the write lock was taken from a dead holder for it: see csm_stolen */
 } csm_call;
 
 typedef struct {

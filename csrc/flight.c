@@ -278,7 +278,7 @@ int csm_claim(csm *h, const char *key, size_t key_bytes, const csm_call *parent,
     if (digested) csm_digest(key, key_bytes, digest);
     if (!csm_linked(h)) return CSM_GONE;
     for (;;) {
-        int code = csm_lock_within(h, &call->stalled_ns);
+        int code = csm_lock_within(h, call);
         if (code != CSM_OK) return code;
         code = claim_locked(h, hash, key, key_bytes, digested ? digest : NULL, asker_of(h, parent), call);
         csm_unlock(h);
@@ -325,7 +325,7 @@ static int finish_wait(csm *h, csm_waiter *w) {
  * cannot have the lock must not wait for a flight that nobody attends to. */
 static int try_take_over(csm *h, csm_call *call, bool impatient) {
     const csm_waiter *w = &call->waiter;
-    int code = csm_lock_within(h, &call->stalled_ns);
+    int code = csm_lock_within(h, call);
     if (code != CSM_OK) return code;
     code = CSM_AGAIN;
     if (csm_load(&h->header->generation) == w->generation &&

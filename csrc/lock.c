@@ -62,11 +62,11 @@ uint64_t csm_stolen(csm *h, int lock, uint64_t *pid) {
 }
 
 int csm_lock(csm *h) {
-    uint64_t stalled_ns = 0;
-    return csm_lock_within(h, &stalled_ns);
+    csm_call call = {.stalled_ns = 0};
+    return csm_lock_within(h, &call);
 }
 
-int csm_lock_within(csm *h, uint64_t *stalled_ns) {
+int csm_lock_within(csm *h, csm_call *call) {
     int code = csm_process_enter(h);
     if (code != CSM_OK) return code;
     uint64_t *word = &h->header->write_lock, self = csm_self(h);
@@ -81,17 +81,17 @@ int csm_lock_within(csm *h, uint64_t *stalled_ns) {
         bool stolen;
         if (csm_lock_try(h, word, &stolen)) {
             uint64_t waited = csm_now_ns() - since;
-            if (waited > STALL_NS) *stalled_ns += waited;
-            *stalled_ns += stolen; /* so that who looks at what was spent learns of it */
+            if (waited > STALL_NS) call->stalled_ns += waited;
+            call->steals += stolen;
             return locked(h, stolen);
         }
         uint64_t now = csm_now_ns(), turn = csm_load(&h->header->lock_turns), waited = now - since;
         if (turn != turns) {
-            if (waited > STALL_NS) *stalled_ns += waited;
+            if (waited > STALL_NS) call->stalled_ns += waited;
             turns = turn;
             since = now;
-        } else if (*stalled_ns + waited > PATIENCE_NS) {
-            *stalled_ns += waited;
+        } else if (call->stalled_ns + waited > PATIENCE_NS) {
+            call->stalled_ns += waited;
             csm_store(&h->stalled_turn, turn + 1);
             return CSM_BUSY;
         } else if (turn + 1 == csm_load(&h->stalled_turn) && waited > SHORT_PATIENCE_NS) {

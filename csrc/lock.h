@@ -14,9 +14,9 @@
 int csm_lock(csm *h);
 void csm_unlock(csm *h);
 
-/* The same as a part of one call, which takes the lock several times: *stalled_ns (0 to begin with) is how much of its patience
- * with stopped holders it has spent; a steal counts as one nanosecond. In all it waits for them no longer than csm_lock alone would. */
-int csm_lock_within(csm *h, uint64_t *stalled_ns);
+/* The same as a part of `call`, which takes the lock several times: stalled_ns is how much of its patience with stopped holders it has
+ * spent, so that in all it waits for them no longer than csm_lock alone would; steals, how often it has stolen. */
+int csm_lock_within(csm *h, csm_call *call);
 
 /* The same without waiting: CSM_BUSY when a live process has it. */
 int csm_lock_once(csm *h);

@@ -136,10 +136,10 @@ bool csm_outcome_find(csm *h, csm_waiter *w) {
 }
 
 /* Becomes the writer of a record that nobody reads, unless its flight is in use again, and cleans. Or the code of csm_lock. */
-static int clean(csm *h, uint32_t f, uint64_t word, uint64_t *stalled_ns) {
+static int clean(csm *h, uint32_t f, uint64_t word, csm_call *call) {
     struct csm_outcome *o = &h->outcomes[f];
     if (csm_load(&o->taken) <= KEEP_BYTES) return CSM_OK;
-    int code = csm_lock_within(h, stalled_ns);
+    int code = csm_lock_within(h, call);
     if (code != CSM_OK) return code;
     struct csm_flight *flight = &h->flights[f];
     bool free = csm_load(&flight->serial) == 0 || csm_load(&flight->generation) != csm_load(&h->header->generation);
@@ -160,16 +160,16 @@ void csm_outcome_done(csm *h, csm_call *call, uint32_t f, uint64_t serial) {
     do {
         if (serial_of(word) != serial || (word & WAITERS_MASK) == 0) return;
     } while (!__atomic_compare_exchange_n(at, &word, word - 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
-    if (((word - 1) & WAITERS_MASK) == 0) clean(h, f, word - 1, &call->stalled_ns);
+    if (((word - 1) & WAITERS_MASK) == 0) clean(h, f, word - 1, call);
 }
 
 void csm_outcome_sweep(csm *h, uint64_t generation) {
-    uint64_t stalled_ns = 0;
+    csm_call call = {.stalled_ns = 0};
     int code = CSM_OK;
     for (uint32_t f = 0; f < h->geo.flights && code == CSM_OK; f++) { /* no lock: a later sweep does it */
         /* No word: its writer was killed before it had finished. */
         uint64_t word = csm_load_acquire(&h->outcomes[f].word);
-        if (word == 0 || csm_load(&h->outcomes[f].generation) != generation) code = clean(h, f, word, &stalled_ns);
+        if (word == 0 || csm_load(&h->outcomes[f].generation) != generation) code = clean(h, f, word, &call);
     }
 }
 

@@ -52,7 +52,7 @@ static int lock_for(csm *h, csm_call *call, uint64_t *slot) {
     if (t->serial == 0) return CSM_STALE;
     if (t->owner != csm_self(h)) return CSM_FORKED;
     if (t->flight >= h->geo.flights) return CSM_INVALID;
-    int code = csm_lock_within(h, &call->stalled_ns);
+    int code = csm_lock_within(h, call);
     if (code != CSM_OK) {
         give_up(h, t);
         return code;
@@ -80,6 +80,12 @@ static csm_call spend(csm *h, csm_call *call, const void *key, size_t key_bytes)
     return copy;
 }
 
+/* What is left of the caller's patience, and what it is to be told. */
+static void report(csm_call *call, const csm_call *spent) {
+    call->stalled_ns = spent->stalled_ns;
+    call->steals = spent->steals;
+}
+
 /* ---- abandon ---- */
 
 int csm_abandon(csm *h, csm_call *call) {
@@ -87,7 +93,7 @@ int csm_abandon(csm *h, csm_call *call) {
     const csm_ticket *t = &spent.ticket;
     uint64_t slot;
     int code = lock_for(h, &spent, &slot);
-    call->stalled_ns = spent.stalled_ns;
+    report(call, &spent);
     if (code != CSM_OK) return code;
     bool wake = csm_load(&h->flights[t->flight].waiters);
     csm_arena_return_locked(h, t->generation, &h->flights[t->flight]);
@@ -230,6 +236,6 @@ int csm_publish(csm *h, csm_call *call, const char *key, size_t key_bytes, int k
     if (format < 0 || (uint32_t)format > CSM_MAX_FORMAT || key_bytes > CSM_MAX_KEY) return CSM_INVALID;
     csm_call spent = spend(h, call, key, key_bytes);
     int code = publish(h, &spent, key, key_bytes, kind, format, pieces, n, bytes);
-    call->stalled_ns = spent.stalled_ns;
+    report(call, &spent);
     return code;
 }

@@ -376,7 +376,7 @@ int csm_relay_take(csm *h, uint64_t generation, const char *key, size_t key_byte
     if (!is_sidecar(h)) return CSM_GONE;
     struct csm_hash hash = csm_hash(h->secret, key, key_bytes);
     for (;;) {
-        int code = csm_lock_within(h, &call->stalled_ns);
+        int code = csm_lock_within(h, call);
         if (code != CSM_OK) return code;
         code = take_locked(h, generation, hash, key, key_bytes, call);
         csm_unlock(h);
@@ -388,7 +388,7 @@ int csm_relay_take(csm *h, uint64_t generation, const char *key, size_t key_byte
 int csm_relay_take_asked(csm *h, uint32_t f, uint64_t serial, csm_call *call) {
     if (f >= h->geo.flights) return CSM_INVALID;
     if (!is_sidecar(h)) return CSM_GONE;
-    int code = csm_lock_within(h, &call->stalled_ns);
+    int code = csm_lock_within(h, call);
     if (code != CSM_OK) return code;
     uint64_t generation = csm_load(&h->header->generation);
     bool mine = csm_flight_is_live(h, generation, f, serial) && csm_load(&h->flights[f].owner) == csm_self(h);

@@ -189,18 +189,18 @@ static void a_process_loses_patience_with_a_stopped_holder_once(void) {
     for (int round = 0; round < 2; round++) {
         struct check_child child = holder_of(h);
         check_stop(&child);
-        uint64_t stalled_ns = 0;
-        CHECK_EQ(csm_lock_within(h, &stalled_ns), CSM_BUSY);
-        CHECK(stalled_ns > PATIENCE_NS);
+        csm_call call = {.stalled_ns = 0};
+        CHECK_EQ(csm_lock_within(h, &call), CSM_BUSY);
+        CHECK(call.stalled_ns > PATIENCE_NS);
         for (int i = 0; i < 10; i++) {
-            stalled_ns = 0;
-            CHECK_EQ(csm_lock_within(h, &stalled_ns), CSM_BUSY);
-            CHECK_EQ(stalled_ns, 0); /* known by now */
+            call.stalled_ns = 0;
+            CHECK_EQ(csm_lock_within(h, &call), CSM_BUSY);
+            CHECK_EQ(call.stalled_ns, 0); /* known by now */
         }
         check_continue(&child);
         end_holder(&child);
-        CHECK_EQ(csm_lock_within(h, &stalled_ns), CSM_OK);
-        CHECK_EQ(stalled_ns, 0);
+        CHECK_EQ(csm_lock_within(h, &call), CSM_OK);
+        CHECK_EQ(call.stalled_ns, 0);
         csm_unlock(h);
     }
 }
