@@ -30,7 +30,8 @@ bool csm_lock_try(csm *h, uint64_t *word, bool *stolen) {
     if (!nonsense && csm_process_alive(h, holder)) return false;
     uint64_t pid = csm_process_pid(h, holder);
     *stolen = csm_swap_if(word, holder, self);
-    if (*stolen) {
+    bool told = word == &h->header->write_lock || word == &h->header->reset_lock; /* not: that a sidecar has followed a dead one */
+    if (*stolen && told) {
         int lock = word == &h->header->reset_lock;
         csm_store(&h->stolen_from[lock], pid);
         csm_add(&h->steals[lock], 1);

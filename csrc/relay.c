@@ -335,7 +335,9 @@ static void taken(csm *h, const csm_ticket *t) {
 static int take_flight_locked(csm *h, uint64_t generation, uint32_t f, csm_call *call) {
     struct csm_flight *flight = &h->flights[f];
     uint64_t serial = csm_load(&flight->serial);
-    if (csm_load(&flight->owner) == csm_self(h)) {
+    /* Given up: this process has taken it before, and could not have the lock when it was to publish. */
+    bool given_up = csm_load_acquire(&flight->given_up) == serial;
+    if (csm_load(&flight->owner) == csm_self(h) && !given_up) {
         if (!change(h, f, serial, ASKED | SEEN | HELD | OFFERED, CSM_LEASE_TAKEN)) return CSM_JOINED;
         call->ticket = csm_flight_ticket_locked(h, generation, f, serial);
         return CSM_OWNER;
