@@ -30,7 +30,8 @@ KEYS = 40
 _GEOMETRY = struct.Struct("<18Q")
 _SLOT = struct.Struct("<4Q")
 _FULL = 3  # the state of a slot
-_HEADER, _EPOCHS, _EPOCH = 8944, 512, 4216
+_HEADER, _EPOCHS, _EPOCH = 15424, 640, 4320
+_DOORBELL = range(544, 576)
 _CHUNK, _FLIGHT, _NODE, _OUTCOME, _ROW = 16, 256, 64, 64, 4096
 _GENERATION, _WRITE_LOCK, _NEXT_SERIAL = 256, 320, 448
 
@@ -82,14 +83,14 @@ def noticeable(victim: Victim, chance: random.Random) -> int | None:
     match chance.randrange(8):
         case 0:
             at = chance.randrange(_GENERATION, _EPOCHS, 8)
-            return None if at in (_GENERATION, _WRITE_LOCK, _NEXT_SERIAL) else at
+            return None if at in (_GENERATION, _WRITE_LOCK, _NEXT_SERIAL) or at in _DOORBELL else at
         case 1:  # not run, holes_used, holes
             inside = chance.choice([0, *range(16, 40, 8), *range(48, 120, 8)])
             return _EPOCHS + chance.randrange(2) * _EPOCH + inside
         case 2:  # backed
             return victim.chunks_at + chance.randrange(victim.chunks) * _CHUNK + 8
         case 3:  # not serial, owner, term, given_up, reserved
-            inside = chance.choice([*range(32, 64, 8), *range(72, 224, 8)])
+            inside = chance.choice([*range(32, 64, 8), *range(72, 256, 8)])
             return victim.flights_at + few * _FLIGHT + inside
         case 4:
             return victim.nodes_at + few * _NODE + chance.randrange(0, 32, 8)
@@ -111,8 +112,8 @@ def anything(victim: Victim, chance: random.Random) -> int | None:
     rows = (victim.rows_at, victim.rows_at + WORKERS * _ROW)
     parts = ((0, _HEADER), (victim.chunks_at, victim.log_at), (victim.slots_at, victim.log_at), rows)
     at = chance.randrange(*chance.choice(parts)) // 8 * 8
-    in_semaphore = victim.nodes_at <= at < victim.outcomes_at and (at - victim.nodes_at) % _NODE >= 32
-    return None if in_semaphore else at
+    in_node = victim.nodes_at <= at < victim.outcomes_at and (at - victim.nodes_at) % _NODE >= 32
+    return None if in_node or at in _DOORBELL else at
 
 
 def damage(victim: Victim, where: Where, chance: random.Random) -> None:

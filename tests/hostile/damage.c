@@ -79,8 +79,9 @@ struct part {
 static struct part some_part(const struct life *l, struct feed *feed) {
     const struct csm_geometry *geo = &l->of_a.geo;
     uint64_t epoch = offsetof(struct csm_header, epoch) + (l->calls[0].ticket.generation & 1) * sizeof(struct csm_epoch);
-    switch (feed_below(feed, 14)) {
+    switch (feed_below(feed, 15)) {
     case 0: return (struct part){0, 80, 8};
+    case 13: return (struct part){offsetof(struct csm_header, sidecar), (offsetof(struct csm_header, epoch) - offsetof(struct csm_header, sidecar)) / 8, 8};
     case 1: return (struct part){epoch, offsetof(struct csm_epoch, version) / 8, 8};
     case 11: return (struct part){epoch + offsetof(struct csm_epoch, holes), 4, 8};
     case 12: return (struct part){offsetof(struct csm_header, epoch), 2, sizeof(struct csm_epoch)};
@@ -98,6 +99,10 @@ static struct part some_part(const struct life *l, struct feed *feed) {
 }
 
 /* ---- what */
+
+static const csm_call *some_call(const struct life *l, uint64_t n) { return &l->calls[n % l->n_calls]; }
+static uint64_t serial_of(const csm_call *c) { return c->ticket.serial ? c->ticket.serial : c->waiter.serial; }
+static uint32_t flight_of(const csm_call *c) { return c->ticket.serial ? c->ticket.flight : c->waiter.flight; }
 
 static uint64_t some_word(const struct life *l, uint64_t old, struct feed *feed) {
     const csm *h = &l->of_a;
@@ -122,11 +127,11 @@ static uint64_t some_word(const struct life *l, uint64_t old, struct feed *feed)
     case 16: return csm_run(n << 32, UINT16_MAX);
     case 17: return csm_meta(n % 10000, n / 10000 % 40, n / 400000 % 20);
     case 18: return csm_meta(UINT64_C(1) << (n % 40), 3, UINT16_MAX);
-    case 19: return csm_target(l->calls[n % 3].ticket.serial, l->calls[n % 3].ticket.flight);
+    case 19: return csm_target(serial_of(some_call(l, n)), flight_of(some_call(l, n)));
     case 20: return csm_log_record(generation, n & 1, (n >> 1) % h->geo.slots);
-    case 21: return n % 8 ? csm_owner((uint32_t)n % 8, n / 8 % 4) : l->of_b.self; /* a lock in live hands that do not hold it: rarely */
+    case 21: return n % 8 ? csm_owner((uint32_t)n % 8, n / 8 % 4) : n % 16 ? l->of_b.self : l->of_s.self; /* a lock in live hands that do not hold it: rarely */
     case 22: return UINT64_MAX / 2 + n % 3;
-    case 23: return csm_lease_word(l->calls[n % 3].ticket.serial, n / 3 % 2, (enum csm_lease_state)(n / 6 % 8));
+    case 23: return csm_lease_word(serial_of(some_call(l, n)), n / 8 % 2, (enum csm_lease_state)(n / 16 % 8));
     case 24: return csm_now_ns() - n % 3 * 1000000;
     default: return n << 32 ^ feed_next(feed);
     }
@@ -207,11 +212,14 @@ void damage_flicker(const struct life *l, unsigned char *base, struct feed *feed
 
 bool damage_bit(const struct life *l, unsigned char *base, uint64_t n, enum damage_scope *scope) {
     uint64_t words = l->of_a.geo.mapped_bytes / 8;
-    static uint64_t *all, many; /* the words in question */
+    static uint64_t *words_of[2], many_of[2]; /* the words in question, without a sidecar and with one */
+    uint64_t *all = words_of[l->s != NULL], many = many_of[l->s != NULL];
     if (!all) {
         CHECK((all = malloc(words * sizeof *all)));
         for (uint64_t at = 0; at < words * 8; at += 8)
             if (may_damage(l, at, DAMAGE_ANYTHING) && (at < l->of_a.geo.arena_off || is_entry_head(l, at))) all[many++] = at;
+        words_of[l->s != NULL] = all;
+        many_of[l->s != NULL] = many;
     }
     const uint64_t prime = 2654435761; /* so that a few of them are a sample of all */
     if (n / 64 >= many) return false;

@@ -5,6 +5,8 @@
 #include "guard.h"
 #include "lock.h"
 
+#include <malloc.h>
+
 enum { LONGEST = 9000 };
 
 uint64_t life_value_bytes(uint32_t n) { return n * 900; }
@@ -44,7 +46,60 @@ static void find_ranges(struct life *l) {
     }
 }
 
-void life_begin(struct life *l) {
+/* The calls that are under way, in an order of their own. */
+static csm_call *call_of(struct life *l, uint32_t n) {
+    csm_call *all[LIFE_CALLS] = {&l->owned, &l->waiter, &l->other, &l->read, &l->asked, &l->held, &l->granted, &l->taken};
+    return all[n];
+}
+
+static csm_lease expect_ask(csm *s) {
+    csm_lease lease;
+    CHECK_EQ(csm_relay_look(s, &lease, 1), 1);
+    CHECK_EQ(lease.event, CSM_LEASE_ASK);
+    return lease;
+}
+
+static void begin_sidecar(struct life *l) {
+    csm_call call = {.stalled_ns = 0};
+    csm_lease lease;
+    int flipped;
+    csm *s = l->s = check_open(l->fd, &LIFE_SETTINGS);
+    CHECK_EQ(csm_join(s, CSM_SIDECAR, 0, NULL, 0, &flipped), CSM_OK);
+    CHECK_EQ(csm_relay_open(s, "node", 4, UINT64_C(10000000000)), CSM_OK);
+    CHECK_EQ(csm_peer_write(s, 0, "web2", 4, 1, 2), CSM_OK);
+    uint64_t generation = csm_generation(s);
+    CHECK_EQ(csm_relay_take(s, generation, "key 8", 5, &call), CSM_OWNER);
+    CHECK_EQ(check_publish(s, &call, "key 8", life_value(8), life_value_bytes(8)), CSM_OK);
+    CHECK_EQ(check_claim(l->a, "held", &l->held), CSM_JOINED);
+    lease = expect_ask(s);
+    CHECK_EQ(csm_relay_hold(s, lease.flight, lease.serial), CSM_OK);
+    CHECK_EQ(check_claim(l->b, "granted", &l->granted), CSM_JOINED);
+    lease = expect_ask(s);
+    CHECK_EQ(csm_relay_grant(s, lease.flight, lease.serial), CSM_OK);
+    csm_relay_want(s, lease.flight, lease.serial);
+    CHECK_EQ(csm_wait(l->b, &l->granted, UINT64_C(60000000000)), CSM_OWNER);
+    CHECK_EQ(csm_relay_take(s, generation, "taken", 5, &l->taken), CSM_OWNER);
+    CHECK_EQ(csm_relay_look(s, &lease, 1), 0); /* and queues for the outcome that is wanted */
+    CHECK_EQ(check_claim(l->a, "asked", &l->asked), CSM_JOINED);
+    memcpy(&l->of_s, s, sizeof *s);
+    l->relay_bytes = malloc_usable_size(s->relay);
+    CHECK((l->of_relay = malloc(l->relay_bytes)));
+    memcpy(l->of_relay, s->relay, l->relay_bytes);
+}
+
+static void restore_sidecar(struct life *l) {
+    csm *s = l->s;
+    struct csm_relay *relay = s->relay ? s->relay : malloc(l->relay_bytes); /* it may have been closed, and opened again */
+    CHECK(relay);
+    memcpy(s, &l->of_s, sizeof *s);
+    memcpy(relay, l->of_relay, l->relay_bytes);
+    s->relay = relay;
+    /* As if it had just been: who asks by the clock must not find that all of this is long over. */
+    csm_store(&s->header->sidecar_seen_ns, csm_now_ns());
+    csm_store(&s->flights[l->asked.waiter.flight].started_ns, csm_now_ns());
+}
+
+void life_begin(struct life *l, bool sidecar) {
     csm_call done, hole, dead;
     check_test_pid = getpid(); /* in the names of objects */
     *l = (struct life){.fd = check_object()};
@@ -72,6 +127,7 @@ void life_begin(struct life *l) {
     reserve(c, &dead, 50);
     csm_leave(c);
     CHECK(guard_unmap(c->base, c->geo.mapped_bytes) == 0);
+    if (sidecar) begin_sidecar(l);
     check_sound(l->a);
 
     find_ranges(l);
@@ -80,7 +136,8 @@ void life_begin(struct life *l) {
         memcpy(l->bytes + l->backed[i].at, l->a->base + l->backed[i].at, l->backed[i].end - l->backed[i].at);
     memcpy(&l->of_a, l->a, sizeof *l->a);
     memcpy(&l->of_b, l->b, sizeof *l->b);
-    memcpy(l->calls, (csm_call[4]){l->owned, l->waiter, l->other, l->read}, sizeof l->calls);
+    l->n_calls = sidecar ? LIFE_CALLS : 4;
+    for (uint32_t i = 0; i < l->n_calls; i++) l->calls[i] = *call_of(l, i);
 }
 
 static void punch(const struct life *l, uint64_t at, uint64_t end) {
@@ -103,10 +160,8 @@ void life_restore(struct life *l) {
     CHECK_EQ(pwrite(l->fd, LIFE_OUTCOME, LIFE_OUTCOME_BYTES, window), LIFE_OUTCOME_BYTES);
     memcpy(l->a, &l->of_a, sizeof *l->a);
     memcpy(l->b, &l->of_b, sizeof *l->b);
-    l->owned = l->calls[0];
-    l->waiter = l->calls[1];
-    l->other = l->calls[2];
-    l->read = l->calls[3];
+    for (uint32_t i = 0; i < l->n_calls; i++) *call_of(l, i) = l->calls[i];
+    if (l->s) restore_sidecar(l);
     CHECK_EQ(csm_view_acquire(l->b, "key 3", 5, &l->view), CSM_OK);
 }
 

@@ -4,26 +4,32 @@
  * flight with a waiter, a nested computation, and a flight whose owner died with space reserved. Two handles, `a` and `b`, are two
  * processes to each other; a third one has died. A value is determined by its key, so whoever finds one can tell whether it is right.
  *
+ * Or there is a fourth, `s`, the cluster's sidecar, and a flight in each of the states of lease.h.
+ *
  * Putting it back restores the bytes, the pages that are there, the file space of the outcome and what the handles know. */
 #ifndef LIFE_H
 #define LIFE_H
 
 #include "check.h"
 
-enum { LIFE_KEYS = 10, LIFE_STORED = 8, LIFE_RANGES = 16, LIFE_OUTCOME_BYTES = 10 };
+enum { LIFE_KEYS = 10, LIFE_STORED = 8, LIFE_RANGES = 16, LIFE_OUTCOME_BYTES = 10, LIFE_CALLS = 8 };
 
 /* The first bytes of the outcome. */
 #define LIFE_OUTCOME "0123456789"
 
 static const csm_settings LIFE_SETTINGS = {
-    .memory_limit = CSM_MIN_LIMIT, .max_items = 40, .rows = 6, .flights = 8, .nodes = 8};
+    .memory_limit = CSM_MIN_LIMIT, .max_items = 40, .rows = 6, .flights = 10, .nodes = 10};
 
 struct life {
-    csm *a, *b;
+    csm *a, *b, *s;  /* s: NULL when there is no sidecar */
     csm_call owned;  /* a's: has a waiter */
     csm_call waiter; /* b's, in that flight, from within `other` */
     csm_call other;  /* b's */
     csm_call read;   /* b's: the outcome is there */
+    csm_call asked;  /* a's: the sidecar has not seen it */
+    csm_call held;   /* a's: another host computes */
+    csm_call granted; /* b's: a computation under the cluster's lease; the sidecar waits for its outcome */
+    csm_call taken;  /* the sidecar's: what came from elsewhere, and is about to be published */
     csm_view *view;  /* b's, of key 3. Taken by life_restore */
     int fd;
 
@@ -32,11 +38,14 @@ struct life {
     } backed[LIFE_RANGES]; /* what has pages */
     uint32_t ranges;
     unsigned char *bytes; /* of those, at their offsets */
-    struct csm of_a, of_b;
-    csm_call calls[4];
+    struct csm of_a, of_b, of_s;
+    unsigned char *of_relay; /* the sidecar's private memory */
+    size_t relay_bytes;
+    csm_call calls[LIFE_CALLS];
+    uint32_t n_calls;
 };
 
-void life_begin(struct life *l);
+void life_begin(struct life *l, bool sidecar);
 void life_restore(struct life *l);
 
 /* Has the word at `at` a page, in the life as it was? */

@@ -7,11 +7,13 @@
  *
  *     bits     one bit is flipped, each in turn: of the header, chunks, flights, nodes, outcomes, slots, log, rows, and of the
  *              headers and keys of entries
- *     before   some words are changed, then both processes call everything
+ *     before   some words are changed, then all processes call everything
  *     fetch    a word changes right before the core loads it, and perhaps back right after (needs clang)
- *     while    two threads, as two processes, call everything while a third goes on changing words
+ *     while    threads, as so many processes, call everything while another one goes on changing words
  *     attach   an object that nobody uses is damaged, or cut off, and then opened
  *     full     as `before`, on a /dev/shm without a free page: a page that is not there is a SIGBUS
+ *
+ * Half of the segments have a sidecar, which is a third process.
  *
  * Each mode runs in a process of its own, so that a crash is told apart from a hang, and with its number. */
 #include "fetch.h"
@@ -61,17 +63,28 @@ static struct feed feed_of(uint64_t i) {
     return (struct feed){.random = random};
 }
 
-static struct script script_of(struct life *l, bool is_b, uint64_t i, bool exact) {
-    struct script s = {.life = l, .h = is_b ? l->b : l->a, .is_b = is_b, .exact = exact, .counts = &shared->counts};
+enum who { A, B, SIDECAR };
+
+static struct script script_of(struct life *l, enum who who, uint64_t i, bool exact) {
+    csm *handles[] = {l->a, l->b, l->s};
+    struct script s = {.life = l, .h = handles[who], .is_b = who == B, .exact = exact, .counts = &shared->counts};
     s.feed = feed_of(i);
     return s;
 }
 
-static void both_run(struct life *l, uint64_t i, bool exact) {
-    bool b_first = i % 2;
-    for (int turn = 0; turn < 2; turn++) {
-        struct script s = script_of(l, turn ? !b_first : b_first, i * 2 + (uint64_t)turn, exact);
-        script_run(&s);
+static void run(struct script *s) {
+    if (s->h == s->life->s)
+        script_run_sidecar(s);
+    else
+        script_run(s);
+}
+
+static uint64_t processes(const struct life *l) { return l->s ? 3 : 2; }
+
+static void all_run(struct life *l, uint64_t i, bool exact) {
+    for (uint64_t turn = 0, n = processes(l); turn < n; turn++) {
+        struct script s = script_of(l, (enum who)((i + turn) % n), i * n + turn, exact);
+        run(&s);
     }
 }
 
@@ -83,7 +96,7 @@ static void tidy(struct life *l) {
 static bool one_bit(struct life *l, uint64_t i) {
     enum damage_scope scope;
     if (!damage_bit(l, l->a->base, i, &scope)) return false;
-    both_run(l, i, scope == DAMAGE_NOTICEABLE);
+    all_run(l, i, scope == DAMAGE_NOTICEABLE);
     return true;
 }
 
@@ -91,15 +104,15 @@ static bool one_before(struct life *l, uint64_t i) {
     enum damage_scope scope = i % 3 ? DAMAGE_ANYTHING : DAMAGE_NOTICEABLE;
     struct feed feed = feed_of(i);
     damage(l, l->a->base, scope, &feed);
-    both_run(l, i, scope == DAMAGE_NOTICEABLE);
+    all_run(l, i, scope == DAMAGE_NOTICEABLE);
     return true;
 }
 
 static bool one_fetch(struct life *l, uint64_t i) {
-    struct script s = script_of(l, i % 2, i * 2, false);
+    struct script s = script_of(l, (enum who)(i % processes(l)), i * 2, false);
     struct feed feed = feed_of(i * 2 + 1);
     fetch_arm(l, s.h->base, &feed);
-    script_run(&s);
+    run(&s);
     fetch_disarm();
     if (fetch_loads) return true;
     printf("  fetch: not tested: the compiler does not trace loads\n");
@@ -123,18 +136,20 @@ static void *attack(void *argument) {
 }
 
 static void *run_script(void *script) {
-    script_run(script);
+    run(script);
     return NULL;
 }
 
 static bool one_while(struct life *l, uint64_t i) {
     struct attacker attacker = {.l = l, .i = i};
-    struct script of_a = script_of(l, false, i * 2, false), of_b = script_of(l, true, i * 2 + 1, false);
-    pthread_t attacks, other;
+    struct script of[3];
+    pthread_t attacks, others[3];
+    uint64_t n = processes(l);
+    for (uint64_t who = 0; who < n; who++) of[who] = script_of(l, (enum who)who, i * n + who, false);
     CHECK(pthread_create(&attacks, NULL, attack, &attacker) == 0);
-    CHECK(pthread_create(&other, NULL, run_script, &of_b) == 0);
-    script_run(&of_a);
-    pthread_join(other, NULL);
+    for (uint64_t who = 1; who < n; who++) CHECK(pthread_create(&others[who], NULL, run_script, &of[who]) == 0);
+    run(&of[A]);
+    for (uint64_t who = 1; who < n; who++) pthread_join(others[who], NULL);
     __atomic_store_n(&attacker.stop, true, __ATOMIC_RELEASE);
     pthread_join(attacks, NULL);
     return true;
@@ -158,7 +173,7 @@ static bool one_attach(struct life *l, uint64_t i) {
         CHECK(ftruncate(fd, (off_t)(n < 11 ? sizes[n] : feed_below(&feed, bytes))) == 0);
     }
     close(fd);
-    struct script s = script_of(l, false, i, false);
+    struct script s = script_of(l, A, i, false);
     script_attach(&s, own);
     check_unlink_objects(check_test_pid);
     return true;
@@ -207,7 +222,7 @@ static void fill_shm(void) {
 /* ---- running */
 
 static void run_mode(const struct options *o, uint64_t seconds) {
-    struct life life;
+    static struct life lives[2]; /* without a sidecar, and with one */
     uint64_t end = csm_now_ns() + seconds * 1000000000u;
     signal(SIGALRM, on_alarm);
     check_test_pid = getpid();
@@ -215,18 +230,19 @@ static void run_mode(const struct options *o, uint64_t seconds) {
         printf("  full: not tested: no mount namespace can be made here\n");
         exit(0);
     }
-    life_begin(&life);
+    for (int i = 0; i < 2; i++) life_begin(&lives[i], i);
     if (running == FULL) fill_shm();
     for (uint64_t i = o->first; o->executions ? i < o->first + o->executions : csm_now_ns() < end; i++) {
         shared->execution = i;
         alarm(WATCHDOG_S);
         if (running == FULL) fill_shm();
-        life_restore(&life);
-        if (!one(&life, i)) {
+        struct life *life = &lives[i % 2];
+        life_restore(life);
+        if (!one(life, i / 2)) {
             shared->over = 1; /* or nothing that can be done here */
             break;
         }
-        tidy(&life);
+        tidy(life);
         shared->counts.executions++;
     }
     alarm(0);

@@ -16,7 +16,12 @@ const char *const script_names[OPS] = {
     [OP_ENTRIES] = "entries", [OP_FLIGHTS] = "flights", [OP_DESCRIBE] = "describe", [OP_VERIFY] = "verify",
     [OP_VERSION] = "version", [OP_WARN_ONCE] = "warn once", [OP_LINKED] = "linked", [OP_IN_USE] = "in use", [OP_COUNT] = "count",
     [OP_CYCLE_CHECK] = "cycle check", [OP_CHAIN] = "chain of a cycle", [OP_LEAVE] = "leave", [OP_DESTROY] = "destroy",
-    [OP_ROWS] = "rows", [OP_CHUNKS] = "chunks", [OP_SLOWEST] = "slowest", [OP_RESET_INFO] = "last reset", [OP_STOLEN] = "stolen"};
+    [OP_ROWS] = "rows", [OP_CHUNKS] = "chunks", [OP_SLOWEST] = "slowest", [OP_RESET_INFO] = "last reset", [OP_STOLEN] = "stolen",
+    [OP_WAIT_NO_LONGER] = "wait no longer", [OP_STAMP] = "stamp", [OP_PEERS] = "peers", [OP_RELAY_LOOK] = "relay: look",
+    [OP_RELAY_WAIT] = "relay: wait", [OP_RELAY_HOLD] = "relay: hold", [OP_RELAY_GRANT] = "relay: grant", [OP_RELAY_WANT] = "relay: want",
+    [OP_RELAY_TAKE] = "relay: take", [OP_RELAY_TAKE_ASKED] = "relay: take asked", [OP_RELAY_ENTRY] = "relay: entry",
+    [OP_RELAY_FIND] = "relay: find", [OP_PEER_WRITE] = "relay: write peer", [OP_ADOPT] = "relay: adopt", [OP_RELAY_OPEN] = "relay: open",
+    [OP_RELAY_CLOSE] = "relay: close"};
 
 const char *script_outcome_name(int outcome) {
     static const char *const codes[] = {
@@ -38,7 +43,7 @@ static void read_all(const void *data, uint64_t bytes) {
     atomic_fetch_add_explicit(&sink, sum, memory_order_relaxed);
 }
 
-static int note(struct script *s, enum script_op op, uint64_t since, int outcome) {
+int script_note(struct script *s, enum script_op op, uint64_t since, int outcome) {
     CHECK(outcome > OUTCOME_FIRST && outcome < OUTCOME_LAST);
     uint64_t took = csm_now_ns() - since;
     __atomic_fetch_add(&s->counts->calls[op][outcome - OUTCOME_FIRST], 1, __ATOMIC_RELAXED);
@@ -52,22 +57,11 @@ static int note(struct script *s, enum script_op op, uint64_t since, int outcome
     return outcome;
 }
 
-/* Calls, takes note, and yields the outcome. */
-#define CALL(op, expression)                                    \
-    ({                                                          \
-        uint64_t since_ = csm_now_ns();                         \
-        script_running = script_names[op];                      \
-        note(s, op, since_, (int)(expression));                 \
-    })
-#define CALL_VOID(op, statement) CALL(op, (statement, CSM_OK))
-
-static int some(int64_t n) { return n > 0 ? OUTCOME_SOME : (int)n; }
-
 /* ---- what may be found */
 
-static void check_value(struct script *s, uint32_t n, const void *data, uint64_t bytes) {
+void script_check_value(struct script *s, uint32_t n, const void *data, uint64_t bytes) {
     read_all(data, bytes);
-    if (!s->exact) return;
+    if (!s->exact || n == LIFE_KEYS) return;
     CHECK_EQ(bytes, life_value_bytes(n));
     CHECK(memcmp(data, life_value(n), bytes) == 0);
 }
@@ -75,6 +69,13 @@ static void check_value(struct script *s, uint32_t n, const void *data, uint64_t
 static const char *key_of(uint32_t n, char room[KEY_ROOM]) {
     snprintf(room, KEY_ROOM, "key %u", n);
     return room;
+}
+
+uint32_t script_number_of(const void *key, size_t bytes) {
+    char room[KEY_ROOM];
+    uint32_t n = 0;
+    while (n < LIFE_KEYS && !(bytes == strlen(key_of(n, room)) && memcmp(key, room, bytes) == 0)) n++;
+    return n;
 }
 
 static uint32_t some_key(struct script *s) { return (uint32_t)feed_below(&s->feed, LIFE_KEYS); }
@@ -88,7 +89,7 @@ static void find(struct script *s) {
     if (found <= 0) return;
     uint64_t at = (uint64_t)(found >> 27) * 16, bytes = found >> 5 & 0x3fffff;
     CHECK(at >= s->h->geo.arena_off && at + bytes <= s->h->geo.arena_off + s->h->geo.memory_limit);
-    check_value(s, n, csm_base(s->h) + at, bytes);
+    script_check_value(s, n, csm_base(s->h) + at, bytes);
 }
 
 static void view(struct script *s) {
@@ -99,11 +100,11 @@ static void view(struct script *s) {
     if (CALL(OP_VIEW, csm_view_acquire(s->h, key, strlen(key), &v)) != CSM_OK) return;
     CHECK(v->data >= s->h->arena && v->bytes <= s->h->geo.memory_limit);
     CHECK(v->data + v->bytes <= s->h->arena + s->h->geo.memory_limit);
-    check_value(s, n, v->data, v->bytes);
+    script_check_value(s, n, v->data, v->bytes);
     csm_view_release(v);
 }
 
-static void read_outcome(struct script *s, csm_call *call, bool is_lifes) {
+void script_read_outcome(struct script *s, csm_call *call, bool is_lifes) {
     /* Nobody wrote more: what claims so must have been noticed. */
     CHECK(call->waiter.outcome_bytes <= (UINT64_C(1) << 20));
     unsigned char *buffer = malloc(call->waiter.outcome_bytes + 1);
@@ -118,7 +119,7 @@ static void read_outcome(struct script *s, csm_call *call, bool is_lifes) {
 
 /* ---- computing once */
 
-static void publish(struct script *s, csm_call *call, const char *key, uint32_t n) {
+void script_publish(struct script *s, csm_call *call, const char *key, uint32_t n) {
     static const struct {
         enum script_op op;
         int kind;
@@ -136,7 +137,7 @@ static void finish(struct script *s, csm_call *call, const char *key, uint32_t n
     if (code == CSM_JOINED && csm_cycle_unknown()) code = CALL(OP_CYCLE_CHECK, csm_cycle_check(s->h, call));
     if (code == CSM_CYCLE) {
         size_t length = 0;
-        CALL(OP_CHAIN, some((int64_t)(length = csm_chain_length())));
+        CALL(OP_CHAIN, script_some((int64_t)(length = csm_chain_length())));
         unsigned char preview[CSM_KEY_PREVIEW];
         for (size_t i = 0; i < length; i++) {
             CHECK(csm_chain_key(i, preview, sizeof preview) <= sizeof preview);
@@ -145,55 +146,60 @@ static void finish(struct script *s, csm_call *call, const char *key, uint32_t n
         }
     }
     if (code == CSM_JOINED) code = CALL(OP_WAIT, csm_wait(s->h, call, feed_below(&s->feed, 4) ? 0 : SHORT_NS));
-    if (code == CSM_OUTCOME) read_outcome(s, call, false);
-    if (call->ticket.serial) publish(s, call, key, n);
+    if (code == CSM_TIMEOUT && feed_below(&s->feed, 2)) code = CALL(OP_WAIT_NO_LONGER, csm_wait_no_longer(s->h, call));
+    if (code == CSM_OUTCOME) script_read_outcome(s, call, false);
+    if (call->ticket.serial) script_publish(s, call, key, n);
     CALL_VOID(OP_WAIT_LEAVE, csm_wait_leave(s->h, call));
 }
 
 static void claim(struct script *s) {
-    static const char *const others[] = {"owned", "other", "dead", "read", "hole"};
+    static const char *const others[] = {"owned", "other", "dead", "read", "hole", "asked", "held", "granted", "taken"};
     char room[KEY_ROOM];
     uint32_t n = some_key(s);
-    uint64_t other = feed_below(&s->feed, 20);
-    const char *key = other < 5 ? others[other] : key_of(n, room);
+    uint64_t other = feed_below(&s->feed, 30);
+    const char *key = other < sizeof others / sizeof *others ? others[other] : key_of(n, room);
     const csm_call *parent = s->is_b ? &s->life->other : &s->life->owned;
     csm_call call = {0};
     int code = CALL(OP_CLAIM, csm_claim(s->h, key, strlen(key), feed_below(&s->feed, 3) ? NULL : parent, &call));
     finish(s, &call, key, n, code);
 }
 
+static void wait_for(struct script *s, csm_call *call, const char *key) {
+    if (!call->waiter.serial) return;
+    int code = CALL(OP_WAIT, csm_wait(s->h, call, feed_below(&s->feed, 4) ? 0 : SHORT_NS));
+    finish(s, call, key, 0, code);
+}
+
 /* What the process had begun before the damage, once each. */
 static void go_on(struct script *s) {
     struct life *l = s->life;
     if (!s->is_b) {
-        if (l->owned.ticket.serial) publish(s, &l->owned, "owned", 0);
+        if (l->owned.ticket.serial) script_publish(s, &l->owned, "owned", 0);
+        wait_for(s, &l->held, "held");
+        wait_for(s, &l->asked, "asked");
         return;
     }
+    if (l->granted.ticket.serial) script_publish(s, &l->granted, "granted", 0);
     if (l->view) {
         csm_view *v = l->view;
         l->view = NULL;
-        check_value(s, 3, v->data, v->bytes);
+        script_check_value(s, 3, v->data, v->bytes);
         csm_view_release(v);
     }
     if (l->read.waiter.outcome_serial) {
-        read_outcome(s, &l->read, true);
+        script_read_outcome(s, &l->read, true);
         l->read.waiter.outcome_serial = 0;
     }
-    if (l->other.ticket.serial && feed_below(&s->feed, 2)) publish(s, &l->other, "other", 1);
-    if (l->waiter.waiter.serial) {
-        int code = CALL(OP_WAIT, csm_wait(s->h, &l->waiter, feed_below(&s->feed, 4) ? 0 : SHORT_NS));
-        finish(s, &l->waiter, "owned", 0, code);
-    }
+    if (l->other.ticket.serial && feed_below(&s->feed, 2)) script_publish(s, &l->other, "other", 1);
+    wait_for(s, &l->waiter, "owned");
 }
 
 /* ---- looking on */
 
 /* Was a computation of this key ever published? A record that says something else must not open. */
 static bool is_some_key(const unsigned char *key, uint32_t bytes) {
-    static const char *const others[] = {"owned", "other", "dead", "read", "hole"};
-    char room[KEY_ROOM];
-    for (uint32_t n = 0; n < LIFE_KEYS; n++)
-        if (bytes == strlen(key_of(n, room)) && memcmp(key, room, bytes) == 0) return true;
+    static const char *const others[] = {"owned", "other", "dead", "read", "hole", "asked", "held", "granted", "taken"};
+    if (script_number_of(key, bytes) < LIFE_KEYS) return true;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         if (bytes == strlen(others[i]) && memcmp(key, others[i], bytes) == 0) return true;
     return false;
@@ -202,23 +208,33 @@ static bool is_some_key(const unsigned char *key, uint32_t bytes) {
 static void look_closely(struct script *s) {
     uint32_t n, capacity = (uint32_t)feed_below(&s->feed, 20);
     csm_row_info rows[20];
-    CALL(OP_ROWS, some(n = csm_describe_rows(s->h, rows, capacity)));
+    CALL(OP_ROWS, script_some(n = csm_describe_rows(s->h, rows, capacity)));
     CHECK(n <= capacity);
     for (uint32_t i = 0; i < n; i++) CHECK(rows[i].pinned_bytes <= s->h->geo.memory_limit);
     csm_chunk_info chunks[20];
-    CALL(OP_CHUNKS, some(n = csm_describe_chunks(s->h, chunks, capacity)));
+    CALL(OP_CHUNKS, script_some(n = csm_describe_chunks(s->h, chunks, capacity)));
     CHECK(n <= capacity);
     for (uint32_t i = 0; i < n; i++) CHECK(chunks[i].allocated_bytes <= chunks[i].bytes);
     csm_slow_info slow[20];
-    CALL(OP_SLOWEST, some(n = csm_slowest(s->h, slow, capacity)));
+    CALL(OP_SLOWEST, script_some(n = csm_slowest(s->h, slow, capacity)));
     CHECK(n <= capacity);
     for (uint32_t i = 0; i < n; i++) CHECK(is_some_key(slow[i].key, slow[i].key_bytes));
     csm_reset_info reset;
     CALL_VOID(OP_RESET_INFO, csm_describe_reset(s->h, &reset));
     CHECK(reset.version_bytes <= sizeof reset.version && reset.former_bytes <= sizeof reset.former);
     uint64_t pid;
-    CALL(OP_STOLEN, some((int64_t)csm_stolen(s->h, (int)feed_below(&s->feed, 2), &pid)));
+    CALL(OP_STOLEN, script_some((int64_t)csm_stolen(s->h, (int)feed_below(&s->feed, 2), &pid)));
     csm_tell_once(s->h, csm_generation(s->h));
+    csm_stamp stamp;
+    char origin[CSM_ORIGIN_BYTES];
+    CALL_VOID(OP_STAMP, csm_stamp_read(s->h, &stamp));
+    CHECK(stamp.version_bytes <= sizeof stamp.version && stamp.origin_bytes <= sizeof stamp.origin);
+    CHECK(csm_origin(s->h, origin) <= sizeof origin);
+    csm_peer_info peers[20];
+    CALL(OP_PEERS, script_some(n = csm_peers(s->h, peers, capacity)));
+    CHECK(n <= capacity);
+    for (uint32_t i = 0; i < n; i++) CHECK(memchr(peers[i].name, 0, sizeof peers[i].name));
+    csm_has_sidecar(s->h, &pid);
 }
 
 static void look_on(struct script *s) {
@@ -226,7 +242,7 @@ static void look_on(struct script *s) {
     char report[512] = "";
     uint64_t cursor = 0, generation = csm_generation(s->h), capacity = feed_below(&s->feed, CAPACITY + 1);
     for (int64_t bytes = 1, n = 0; bytes > 0 && n < 100; n++) {
-        CALL(OP_ENTRIES, some(bytes = csm_entries(s->h, generation, &cursor, buffer, capacity)));
+        CALL(OP_ENTRIES, script_some(bytes = csm_entries(s->h, generation, &cursor, buffer, capacity)));
         CHECK(bytes <= (int64_t)capacity);
         for (int64_t at = 0; at < bytes;) {
             uint32_t head[4];
@@ -238,19 +254,19 @@ static void look_on(struct script *s) {
     }
     csm_flight_info flights[4];
     uint32_t n = 0;
-    CALL(OP_FLIGHTS, some(n = csm_flights(s->h, flights, 4)));
+    CALL(OP_FLIGHTS, script_some(n = csm_flights(s->h, flights, 4)));
     CHECK(n <= 4);
     csm_info info;
     CALL_VOID(OP_DESCRIBE, csm_describe(s->h, &info));
     CHECK(info.rows_used <= s->h->geo.rows && info.pinned_chunks <= info.chunks);
     size_t room = feed_below(&s->feed, sizeof report), version_bytes;
-    CALL(OP_VERIFY, some(csm_verify(s->h, report, room)));
+    CALL(OP_VERIFY, script_some(csm_verify(s->h, report, room)));
     CHECK(room == 0 || memchr(report, 0, room));
-    CALL(OP_WARN_ONCE, some(csm_warn_once(s->h, generation)));
+    CALL(OP_WARN_ONCE, script_some(csm_warn_once(s->h, generation)));
     CALL(OP_VERSION, csm_version(s->h, report, feed_below(&s->feed, sizeof report), &version_bytes, &generation));
     CHECK(version_bytes <= sizeof report);
-    CALL(OP_LINKED, some(csm_linked(s->h)));
-    CALL(OP_IN_USE, some(csm_in_use_by_others(s->h)));
+    CALL(OP_LINKED, script_some(csm_linked(s->h)));
+    CALL(OP_IN_USE, script_some(csm_in_use_by_others(s->h)));
     CALL_VOID(OP_COUNT, csm_count(s->h, (int)feed_below(&s->feed, CSM_STATS), 1));
     look_closely(s);
 }
