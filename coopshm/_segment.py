@@ -225,7 +225,8 @@ class Segment:
         self.words = self.memory[at : at + 8].cast("Q") if LOADS_IN_ORDER else _Words(self.handle)
         self.generation: Callable[[], int] = partial(self.words.__getitem__, 0)
         self._find = partial(lib.csm_find, self.handle)
-        #: For the way of a hit: functions of the core, the handle, the mapping, and the generation in it.
+        #: For the way of a hit: functions of the core, the handle, the mapping, the generation in it, and where hits of
+        #: hot objects are counted.
         self.addresses = (
             _address(ffi.addressof(lib, "csm_find")),
             _address(ffi.addressof(lib, "csm_view_acquire")),
@@ -233,6 +234,8 @@ class Segment:
             _address(handle),
             _address(lib.csm_base(handle)),
             _address(lib.csm_base(handle)) + at,
+            _address(lib.csm_hot(handle)),
+            _address(ffi.addressof(lib, "csm_hot_settle")),
         )
 
     # ---- reading

@@ -240,8 +240,8 @@ class Cache(Store):
     # ---- looking on
 
     def stats(self) -> Stats:
-        """Return what all processes of the cache have counted. Hits of other processes come in batches."""
-        self._drain()
+        """Return what all processes of the cache have counted."""
+        self._look()
         return collect(self.name, self._attachment.notice()[0])
 
     def verify(self) -> list[str]:

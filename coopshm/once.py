@@ -199,7 +199,7 @@ def _compute(store: Store, data: bytes, key: object, stalled: list[int], limit: 
     segment, _ = store._attachment.notice()
     parent = enclosing(segment, data)
     segment.count(_MISSES)
-    store._count_hits()
+    store._missed()
     call = segment.call()
     call.stalled_ns = stalled[0]
     try:

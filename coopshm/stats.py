@@ -65,9 +65,7 @@ class Stats(NamedTuple):
         pinned_bytes: bytes of the pinned parts: as much would not be reused after a reset.
         reserved_bytes: of /dev/shm that the segment takes now, its index and headers included.
         hits: look-ups answered from shared memory.
-        hot_hits: look-ups answered from a process's own hot objects. A process counts them by itself, and adds them at
-            each miss, at least every 4,096, and when it exits. One that is killed, or ends by os._exit (as
-            multiprocessing's children do), takes with it what it had not added.
+        hot_hits: look-ups answered from a process's own hot objects.
         misses: calls that found nothing stored.
         computations: times that `fn` was granted to a caller.
         waits: times that a caller waited for another's computation.

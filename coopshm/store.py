@@ -6,13 +6,9 @@ or pin, check the generation, decode, check again, return. A hit takes no lock a
 
 from __future__ import annotations
 
-import atexit
 import math
-import os
-import weakref
 from typing import Final, NamedTuple
 
-from . import _segment
 from ._front import Front
 from ._segment import Segment
 from .attachment import Attachment
@@ -27,8 +23,6 @@ __all__ = ["Store"]
 #: Values that refer to their payload come back over shared memory from this size on, in bytes; below, over a copy. A
 #: pin, with its view object, costs about as much as copying this much.
 _PIN_FROM: Final = 16 * 1024
-
-_HOT_HITS: Final = _segment.STATS["hot_hits"]
 
 
 class _Hot(NamedTuple):
@@ -52,7 +46,6 @@ class Store(Front):
         self._told: tuple[int, int, set[int]] = (-1, -1, set())
         super().__init__(self._decode, self._codec.loads, self._hot_mode, VALUE_BYTES_MAX)
         self._attachment: Final = Attachment(namespace, config, entered=self._arrive)
-        _all.add(self)
 
     # ---- what front.c calls
 
@@ -62,9 +55,8 @@ class Store(Front):
         then = self._on_timeout if on_timeout is None else check_on_timeout(on_timeout)
         return None if seconds is None or seconds == math.inf else Limit(seconds, then == "compute")
 
-    def _drain(self) -> None:
-        """After many hits: count them, and see whether the segment still has its name, since hits alone never would."""
-        self._count_hits()
+    def _look(self) -> None:
+        """After many hits: see whether the segment still has its name, since hits alone never would."""
         self._attachment.segment.gone()
 
     def _keep(self, tables: Tables, key: object, value: object, size: int) -> None:
@@ -78,11 +70,10 @@ class Store(Front):
         self._enter(generation, hot.tables, hot.tables.scalars, hot.tables.others)
         self._hot = hot
 
-    def _count_hits(self) -> None:
-        """Add the hits of hot objects to the row, where others see them."""
+    def _missed(self) -> None:
+        """What can wait until there is a miss."""
         self._last_hot = None
-        if hits := self._take_hot_hits():
-            self._attachment.segment.count(_HOT_HITS, hits)
+        self._settle()
 
     def _is_first(self, stat: int, generation: int) -> bool:
         """Is this the first time that this process asks so in this generation? So that it tells of it once."""
@@ -133,20 +124,3 @@ class Store(Front):
         hot = self._hot
         if hot and self._hot_mode and size <= VALUE_BYTES_MAX and hot[:2] == (segment, generation):
             hot.tables.keep(key, value, size)
-
-
-_all: weakref.WeakSet[Store] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for cache in list(_all):
-        cache._take_hot_hits()  # the parent's, who counts them itself
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-@atexit.register
-def _at_exit() -> None:
-    for cache in list(_all):
-        cache._count_hits()

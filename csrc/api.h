@@ -428,7 +428,19 @@ uint64_t csm_stolen(csm *h, int lock, uint64_t *pid);
 
 /* ---- looking on --------------------------------------------------------------------------------- */
 
+/* Any statistic but CSM_STAT_HOT_HITS. */
 void csm_count(csm *h, int stat, uint64_t n);
+
+/* Hits of hot objects never come to the core. Who has them counts each by adding one to **csm_hot(h), by a plain load and store: the
+ * callers of both functions agree on one at a time (Python's: whoever holds the GIL). *csm_hot(h) changes, **csm_hot(h) may go on from
+ * any number. When it comes to a multiple of CSM_HOT_LOOK the caller looks whether the object still has its name, as csm_find does by
+ * itself, and calls csm_hot_settle.
+ *
+ * It adds what `from` has counted without a row to the row of `to`, which is the same handle, or the one that this process goes on
+ * with; if that is another segment's, the counts are lost with the former one. */
+enum { CSM_HOT_LOOK = 4096 };
+uint64_t **csm_hot(csm *h);
+void csm_hot_settle(csm *from, csm *to);
 
 /* Upper bound of bucket `i` of a csm_durations; 0: it is the last, and has none. */
 uint64_t csm_bucket_ns(int i);

@@ -38,6 +38,8 @@ struct csm {
     uint64_t self;             /* owner word, 0 without a row */
     struct csm_row *mine;      /* the row, or `spare` until there is one */
     struct csm_row spare;
+    uint64_t *hot;             /* where hits of hot objects are counted: the row's word, or `early_hot`. Changes with `mine` */
+    uint64_t early_hot;        /* CSM_EARLY_HOT and those that were counted without a row */
     uint64_t role;
     uint64_t pid;              /* of this process */
     uint64_t stalled_turn;     /* lock_turns + 1 when patience with the lock's holder was last lost */
@@ -89,9 +91,18 @@ static inline void csm_nap_ns(uint64_t ns) {
 static inline uint64_t csm_self(csm *h) { return csm_load_acquire(&h->self); }
 static inline uint32_t csm_row(csm *h) { return csm_load(&h->row); }
 
-/* Returns the count before. The row is this process's own: no cache line is shared with another one. */
+/* So that the first hit that is counted without a row is one at which csm_hot_settle is called. */
+#define CSM_EARLY_HOT (CSM_HOT_LOOK - 1)
+
+/* stats.c: something was counted in `spare`, where others do not see it. `before`: the count before. */
+void csm_stats_early(csm *h, uint64_t before);
+
+/* Returns the count before. The row is this process's own: no cache line is shared with another one. Not for CSM_STAT_HOT_HITS. */
 static inline uint64_t csm_stat_add(csm *h, enum csm_stat stat, uint64_t n) {
-    return csm_add(&csm_load(&h->mine)->stats[stat], n);
+    struct csm_row *row = csm_load(&h->mine);
+    uint64_t before = csm_add(&row->stats[stat], n);
+    if (row == &h->spare) csm_stats_early(h, before);
+    return before;
 }
 
 static inline uint64_t csm_min(uint64_t a, uint64_t b) { return a < b ? a : b; }

@@ -62,6 +62,7 @@ static void describe_rows(csm *h, csm_info *out) {
         add_pins(h, r, &pins);
     }
     add_counts(&h->spare, out->stats, &out->compute, &out->wait);
+    out->stats[CSM_STAT_HOT_HITS] += csm_load(&h->early_hot) - CSM_EARLY_HOT;
     sum_pins(h, &pins, &out->pinned_chunks, &out->pinned_bytes);
 }
 

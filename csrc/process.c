@@ -100,13 +100,19 @@ uint64_t csm_process_pid(csm *h, uint64_t owner) {
     return (csm_load(&h->rows[row].incarnation) & CSM_INCARNATION_MASK) == (owner & CSM_INCARNATION_MASK) ? pid : 0;
 }
 
+/* `row`: the one that this process has from now on, or `spare`. */
+static void count_in(csm *h, struct csm_row *row) {
+    csm_store_release(&h->mine, row);
+    csm_store(&h->hot, row == &h->spare ? &h->early_hot : &row->stats[CSM_STAT_HOT_HITS]);
+}
+
 /* The row's lock went with the descriptor. Nothing is stored in the row any more: it may be another process's. A critical section
  * that another thread is in ends without a release, and the next who wants the lock finds it a dead owner's. */
 static void lose(csm *h) {
     csm_store(&h->fd, CSM_FD_LOST);
     csm_store_release(&h->self, 0);
     csm_store(&h->row, CSM_NO_INDEX);
-    csm_store_release(&h->mine, &h->spare);
+    count_in(h, &h->spare);
 }
 
 bool csm_process_stat(csm *h, struct stat *st) {
@@ -195,7 +201,8 @@ int csm_process_enter(csm *h) {
             h->pid = (uint64_t)getpid();
             uint64_t self = take_over_row(h, h->fd, row);
             csm_store(&h->row, row);
-            csm_store_release(&h->mine, &h->rows[row]);
+            count_in(h, &h->rows[row]);
+            csm_fence_seq(); /* SYNC early: pairs with csm_stats_early */
             csm_stats_move(&h->spare, &h->rows[row]);
             csm_store_release(&h->self, self);
         }
@@ -281,20 +288,21 @@ static void after_fork_in_child(void) {
     for (csm *h = watched; h; h = h->next) {
         int inherited = h->fd;
         CSM_CRASH_POINT("fork: not yet adopted");
-        memset(&h->spare, 0, sizeof h->spare);
+        memset(&h->spare, 0, sizeof h->spare); /* what was counted there the parent has as well */
+        h->early_hot = CSM_EARLY_HOT;
         h->forks++;
         h->pid = (uint64_t)getpid();
         if (h->child_fd == NO_ROW_FOR_CHILD) h->pins_lost_before = h->forks;
         if (h->child_fd >= 0) {
             h->fd = h->child_fd;
             csm_store(&h->row, h->child_row);
-            h->mine = &h->rows[csm_row(h)];
+            count_in(h, &h->rows[csm_row(h)]);
             csm_store_release(&h->self, csm_owner(h->row, h->mine->incarnation));
             csm_store(&h->mine->pid, (uint64_t)getpid());
         } else {
             h->fd = inherited < 0 ? inherited : csm_process_reopen(inherited);
             csm_store(&h->row, CSM_NO_INDEX);
-            h->mine = &h->spare;
+            count_in(h, &h->spare);
             csm_store_release(&h->self, 0);
         }
         if (inherited >= 0 && h->child_fd != NO_ROW_FOR_CHILD) close(inherited);
@@ -347,7 +355,7 @@ void csm_process_leave(csm *h) {
     struct stat st;
     if (csm_process_stat(h, &st)) close(h->fd); /* and with it the row's lock */
     h->fd = -1;
-    csm_store_release(&h->mine, &h->spare);
+    count_in(h, &h->spare);
     csm_store_release(&h->self, 0);
     csm_store(&h->row, CSM_NO_INDEX);
     csm_process_let_go(&h->mutex);

@@ -233,6 +233,8 @@ int csm_open(int fd, const csm_settings *settings, uint64_t timeout_ns, csm **ou
     h->row = h->child_row = CSM_NO_INDEX;
     h->child_fd = -1;
     h->mine = &h->spare;
+    h->hot = &h->early_hot;
+    h->early_hot = CSM_EARLY_HOT;
     pthread_mutex_init(&h->mutex, NULL);
     int code = create_or_attach(h, fd, settings, timeout_ns, created);
     struct stat st;

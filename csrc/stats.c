@@ -3,6 +3,18 @@
  * Each process writes in its own row only, its threads by atomic additions: nobody waits, and nothing is lost when a process
  * dies, since rows are never cleared. Who reads adds the rows up.
  *
+ * Only what is counted without a row would be lost with its process, and be seen by nobody until then. So who counts in `spare` tries
+ * for a row at once, and what has come together there is moved. A process that can have none (all rows taken, no descriptor) tries
+ * again at twice the count, since it takes a system call for each row; each miss tries anyway.
+ *
+ * Hits of hot objects (csm_hot) are too cheap for an atomic addition, which takes as long as twenty plain ones. A load and a store
+ * are exact as well as long as nobody else writes the word between them:
+ *   - of the process's threads only one at a time counts there, or calls csm_hot_settle; nothing else in the core writes the words.
+ *   - A row is another process's only when its lock is free, so when this process has ended or is about to leave, or when somebody
+ *     closed the descriptor (process.h). In that one case a thread that was interrupted between the two, on a row that another process
+ *     has won and counted in before it went on, sets that one's count back.
+ *   - A forked child has been given `early_hot`, its own, before any of its threads runs.
+ *
  * The slowest computations. A row remembers CSM_SLOWEST of them, one per key: those of the current generation that took longest, and
  * of older ones as long as there is room. Nearly all computations are told by one comparison that they are not among them. The
  * others are written under the handle's mutex, so by one thread at a time; who reads them takes no lock, and believes a record whose
@@ -30,7 +42,32 @@ uint64_t csm_bucket_ns(int i) { return i >= 0 && i < (int)CSM_BUCKETS ? BUCKET_N
 
 void csm_count(csm *h, int stat, uint64_t n) {
     csm_process_enter(h); /* what is counted without a row is lost with the process; no row to be had: so be it */
-    if (stat >= 0 && stat < (int)CSM_STATS) csm_stat_add(h, (enum csm_stat)stat, n);
+    if (stat >= 0 && stat < (int)CSM_STATS && stat != CSM_STAT_HOT_HITS) csm_stat_add(h, (enum csm_stat)stat, n);
+}
+
+void csm_stats_early(csm *h, uint64_t before) {
+    if ((before & (before - 1)) == 0) csm_process_enter(h); /* 0, 1, 2, 4, 8 ... */
+    /* SYNC early: pairs with csm_process_enter. Both store, then look: the count that is in `spare`, the row that is in `mine`. At
+     * least one sees the other's, and moves what it finds. */
+    csm_fence_seq();
+    struct csm_row *mine = csm_load(&h->mine);
+    if (mine != &h->spare) csm_stats_move(&h->spare, mine);
+}
+
+/* ---- hits of hot objects ---- */
+
+uint64_t **csm_hot(csm *h) { return &h->hot; }
+
+void csm_hot_settle(csm *from, csm *to) {
+    uint64_t early = csm_load(&from->early_hot) - CSM_EARLY_HOT, looks = early / CSM_HOT_LOOK;
+    if (from != to && from->id != to->id) return;
+    if (early && (looks & (looks - 1)) == 0) csm_process_enter(to);
+    uint64_t *at = csm_load(&to->hot);
+    if (early && at != &from->early_hot) {
+        csm_store(&from->early_hot, CSM_EARLY_HOT);
+        csm_store(at, csm_load(at) + early);
+    }
+    if (from != to) csm_stats_move(&from->spare, csm_load(&to->mine));
 }
 
 /* ---- times ---- */

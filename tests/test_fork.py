@@ -45,8 +45,8 @@ def _attached(_: Any, settings: Any) -> None:
     rows = c.stats().processes
 
     def child() -> Any:
+        first = c._attachment.segment.describe().processes
         assert c.cached("before", lambda: 2) == 1
-        first = c._attachment.segment.describe().processes  # stats() counts the hot hits first, in a row
         c.cached("child's", lambda: 3)
         return first, c.stats().processes, os.listdir("/proc/self/fd").__len__()
 

@@ -9,7 +9,7 @@
  * hold. Nothing is decoded that was not checked, and a decoded value is checked again.
  *
  * Runs under the GIL throughout, which makes a look at the tables and the generation they are of one step for the threads of the
- * process. Python code runs only in `decode`, `_keep`, `_drain` and `_cached`, after which nothing is believed that was read
+ * process. Python code runs only in `decode`, `_keep`, `_look` and `_cached`, after which nothing is believed that was read
  * before. The core's handle and its mapping are never freed.
  *
  * It knows of the core what `attach` hands over, since coopshm._core is another shared object. */
@@ -17,8 +17,6 @@
 
 /* Formats of values.py that matter here. */
 enum { FORMAT_BYTES = 1, FORMAT_STR = 2, FORMAT_PICKLE = 3, FORMAT_BUFFERS = 4, FORMAT_ARRAY = 8 };
-/* Hits that a process counts by itself before `_drain` adds them to its row, where others see them. */
-enum { DRAIN_AT = 4096 };
 /* Values that refer to their payload come back over shared memory from this size on; below, over a copy. A pin, with its view
  * object, costs about as much as copying this much. */
 enum { PIN_FROM = 16 * 1024 };
@@ -58,7 +56,8 @@ static bool same_types(PyObject *a, PyObject *b) {
  *
  * Each returns a new reference; or NULL, with an exception set if something is to be raised, without one if it was no hit. */
 
-static PyObject *find_hot(Front *self, PyObject *key) {
+/* `hits`: the count afterwards. */
+static PyObject *find_hot(Front *self, PyObject *key, uint64_t *hits) {
     PyObject *value;
     if (front_is_scalar(key)) {
         value = PyDict_GetItemWithError(self->scalars, key);
@@ -71,7 +70,10 @@ static PyObject *find_hot(Front *self, PyObject *key) {
     if (!value) PyErr_Clear(); /* python -bb, where "k" and b"k" are not to be compared */
     if (!value || !is_now(self->core.word, self->entered)) return NULL;
     Py_INCREF(value);
-    self->hot_hits++;
+    /* Into the row, where it outlives the process. Under the GIL, so that nobody counts in between: see stats.c. */
+    uint64_t *at = __atomic_load_n(self->core.hot, __ATOMIC_RELAXED);
+    *hits = __atomic_load_n(at, __ATOMIC_RELAXED) + 1;
+    __atomic_store_n(at, *hits, __ATOMIC_RELAXED);
     return value;
 }
 
@@ -163,15 +165,20 @@ static PyObject *find_stored(Front *self, PyObject *key) {
     return value;
 }
 
+/* Once in so many hits: see csm_hot. False: with an exception set. */
+__attribute__((noinline)) static bool look(Front *self) {
+    self->core.settle(self->core.handle, self->core.handle);
+    PyObject *looked = PyObject_CallMethodObjArgs((PyObject *)self, shared.name_look, NULL);
+    Py_XDECREF(looked);
+    return looked != NULL;
+}
+
 PyObject *front_hit(Front *self, PyObject *key) {
     if (!self->entered) return NULL;
-    PyObject *value = find_hot(self, key);
+    uint64_t hits;
+    PyObject *value = find_hot(self, key, &hits);
     if (!value) return find_stored(self, key);
-    if (self->hot_hits % DRAIN_AT == 0) {
-        PyObject *drained = PyObject_CallMethodObjArgs((PyObject *)self, shared.name_drain, NULL);
-        if (!drained) Py_CLEAR(value);
-        Py_XDECREF(drained);
-    }
+    if (hits % CSM_HOT_LOOK == 0 && !look(self)) Py_CLEAR(value);
     return value;
 }
 
@@ -269,15 +276,16 @@ static PyObject *front_hit_or(PyObject *self, PyObject *args) {
 
 PyDoc_STRVAR(attach_doc, "_attach($self, addresses, owner, /)\n--\n\n"
 "Go on with a segment, which is not entered yet. `addresses` are those of csm_find, csm_view_acquire, csm_view_release, of the\n"
-"handle, the mapping, and the generation; `owner` keeps the handle.");
+"handle, the mapping, and the generation; what csm_hot returns, and csm_hot_settle's. `owner` keeps the handle.");
 
 static PyObject *front_attach(PyObject *object, PyObject *args) {
     Front *self = (Front *)object;
     Core core;
-    if (!front_parse_core(args, "(KKKKKK)O", &core, NULL, NULL)) return NULL;
+    if (!front_parse_core(args, "(KKKKKKKK)O", &core, NULL, NULL)) return NULL;
     PyObject *old = self->core.owner;
     Py_INCREF(core.owner);
     self->entered = 0;
+    if (old) core.settle(self->core.handle, core.handle); /* what the former handle could count nowhere else */
     self->core = core;
     Py_XDECREF(old);
     Py_RETURN_NONE;
@@ -304,13 +312,13 @@ static PyObject *front_enter(PyObject *object, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(take_doc, "_take_hot_hits($self, /)\n--\n\nReturn how many hits of hot objects there were since the last time.");
+PyDoc_STRVAR(settle_doc, "_settle($self, /)\n--\n\nAdd what was counted without a row to the row that this process has by now.");
 
-static PyObject *front_take_hot_hits(PyObject *self, PyObject *unused) {
+static PyObject *front_settle(PyObject *object, PyObject *unused) {
     (void)unused;
-    uint64_t hits = ((Front *)self)->hot_hits;
-    ((Front *)self)->hot_hits = 0;
-    return PyLong_FromUnsignedLongLong(hits);
+    Core *core = &((Front *)object)->core;
+    if (core->owner) core->settle(core->handle, core->handle);
+    Py_RETURN_NONE;
 }
 
 static PyMethodDef front_methods[] = {
@@ -318,7 +326,7 @@ static PyMethodDef front_methods[] = {
     {"_hit", front_hit_or, METH_VARARGS, hit_doc},
     {"_attach", front_attach, METH_VARARGS, attach_doc},
     {"_enter", front_enter, METH_VARARGS, enter_doc},
-    {"_take_hot_hits", front_take_hot_hits, METH_NOARGS, take_doc},
+    {"_settle", front_settle, METH_NOARGS, settle_doc},
     {NULL, NULL, 0, NULL},
 };
 

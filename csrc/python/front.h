@@ -27,6 +27,8 @@ typedef struct {
     csm *handle;
     const unsigned char *base;
     const uint64_t *word; /* the generation now */
+    uint64_t **hot;       /* where hits of hot objects are counted: in the process's row */
+    __typeof__(csm_hot_settle) *settle;
     PyObject *owner;      /* keeps the handle from being left */
 } Core;
 
@@ -41,7 +43,6 @@ typedef struct {
     PyObject *loads;       /* pickle.loads or None */
     int keeps;             /* hot objects: 0 none, 1 of immutable values, 2 of all */
     Py_ssize_t size_max;   /* of one, encoded */
-    uint64_t hot_hits;
 } Front;
 
 /* Longer encodings than this, and deeper tuples, are left to Python. */
@@ -55,7 +56,7 @@ typedef struct {
 /* What the module holds on to. There is one interpreter: see module.c. */
 typedef struct {
     PyObject *front_type, *view_type, *memo_type;
-    PyObject *name_cached, *name_drain, *name_keep, *name_ask, *name_limit; /* methods that are called */
+    PyObject *name_cached, *name_look, *name_keep, *name_ask, *name_limit; /* methods that are called */
     PyObject *caches, *open_cache, *decode_error;                           /* see `bind` */
 } Shared;
 extern Shared shared;

@@ -27,14 +27,17 @@ Front *front_named(PyObject *name) {
 }
 
 bool front_parse_core(PyObject *args, const char *format, Core *core, const char **key, Py_ssize_t *n) {
-    unsigned long long find, acquire, release, handle, base, word;
-    if (!PyArg_ParseTuple(args, format, &find, &acquire, &release, &handle, &base, &word, &core->owner, key, n)) return false;
+    unsigned long long find, acquire, release, handle, base, word, hot, settle;
+    if (!PyArg_ParseTuple(args, format, &find, &acquire, &release, &handle, &base, &word, &hot, &settle, &core->owner, key, n))
+        return false;
     core->find = (__typeof__(csm_find) *)(uintptr_t)find;
     core->acquire = (__typeof__(csm_view_acquire) *)(uintptr_t)acquire;
     core->release = (__typeof__(csm_view_release) *)(uintptr_t)release;
     core->handle = (csm *)(uintptr_t)handle;
     core->base = (const unsigned char *)(uintptr_t)base;
     core->word = (const uint64_t *)(uintptr_t)word;
+    core->hot = (uint64_t **)(uintptr_t)hot;
+    core->settle = (__typeof__(csm_hot_settle) *)(uintptr_t)settle;
     return true;
 }
 
@@ -88,7 +91,7 @@ static PyObject *module_pin(PyObject *module, PyObject *args) {
     const char *key;
     Py_ssize_t n;
     csm_view *view;
-    if (!front_parse_core(args, "(KKKKKK)Oy#", &core, &key, &n)) return NULL;
+    if (!front_parse_core(args, "(KKKKKKKK)Oy#", &core, &key, &n)) return NULL;
     int code = core.acquire(core.handle, key, (size_t)n, &view);
     if (code != CSM_OK) return Py_BuildValue("(iiO)", code, 0, Py_None);
     int format = (int)view->format;
@@ -133,12 +136,12 @@ PyMODINIT_FUNC PyInit__front(void) {
     PyObject *module = PyModule_Create(&definition);
     if (!module) return NULL;
     shared.name_cached = PyUnicode_InternFromString("_cached");
-    shared.name_drain = PyUnicode_InternFromString("_drain");
+    shared.name_look = PyUnicode_InternFromString("_look");
     shared.name_keep = PyUnicode_InternFromString("_keep");
     shared.name_ask = PyUnicode_InternFromString("_ask");
     shared.name_limit = PyUnicode_InternFromString("_limit");
     shared.caches = PyDict_New();
-    if (shared.name_cached && shared.name_drain && shared.name_keep && shared.name_ask && shared.name_limit && shared.caches &&
+    if (shared.name_cached && shared.name_look && shared.name_keep && shared.name_ask && shared.name_limit && shared.caches &&
         add(module, "Front", &front_spec, &shared.front_type) && add(module, "View", &view_spec, &shared.view_type) &&
         add(module, "Memo", &memo_spec, &shared.memo_type))
         return module;

@@ -25,7 +25,7 @@ def _compute(conn: Any, settings: Any) -> None:
 
 
 def test_top_shows_rates_and_computations(admin, settings, cache) -> None:
-    c = cache(hot_objects=False)  # hits of those are counted in batches
+    c = cache(hot_objects=False)
     worker = Child(_compute, settings())
     worker.send(("product", 42))
     assert worker.receive() == "computing"

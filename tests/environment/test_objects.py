@@ -19,7 +19,7 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="expected: only root ca
 
 #: A process that only misses looks for its object this often; see LOOK_MASK in csrc/flight.c.
 MISSES_BETWEEN_LOOKS = 16
-#: One that only hits, this often: LOOK_EVERY in csrc/cache.c, and the hits that csrc/python counts by itself.
+#: One that only hits, this often: LOOK_EVERY in csrc/cache.c, CSM_HOT_LOOK in csrc/api.h.
 HITS_BETWEEN_LOOKS = 4096 + 1
 
 
