@@ -101,6 +101,8 @@ class Asker:
         wish = self._wishes.get((cache, key_id))
         if wish is not None and wish.stamp == stamp and wish.state is not _State.GRANTED:
             wish.until = min(wish.until, until)
+            if wish.state is _State.HELD:  # it may be another flight's by now
+                self._do.hold(cache, stamp, key_id)
             return
         owner = self._members.owner(cache, key_id)
         wish = self._wishes[cache, key_id] = _Wish(stamp, 0, owner, _State.ASKED, 0.0, until)

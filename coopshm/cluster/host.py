@@ -205,6 +205,7 @@ class SegmentHost:
         former = self._leases.get(key_id)
         if former is not None and former[:2] != flight:
             self._key_ids.pop(former[:2], None)
+            self._granted.discard(former[:2])
         self._leases[key_id] = _Lease(*flight, standing.stamp)
         self._key_ids[flight] = key_id
         self._relay.ask(self.name, standing.stamp, key_id, event.nested)
@@ -214,8 +215,11 @@ class SegmentHost:
         if key_id is None:
             return
         lease = self._leases.pop(key_id)
+        granted = lease[:2] in self._granted
         self._granted.discard(lease[:2])
-        if event.kind == seg.WITHDRAW:
+        if event.kind == seg.WITHDRAW and granted:  # too late: the core does not know of it
+            self._relay.ended(self.name, lease.stamp, key_id, self._whether_stored(lease.stamp, key_id))
+        elif event.kind == seg.WITHDRAW:
             self._relay.withdrawn(self.name, lease.stamp, key_id)
         elif event.kind == seg.OUTCOME and event.call is not None:
             if event.call.waiter.outcome_bytes <= _SMALL:
@@ -294,8 +298,19 @@ class SegmentHost:
 
     def grant(self, stamp: Stamp, key_id: KeyId) -> None:
         lease = self._lease(stamp, key_id)
-        if lease is not None and self._at is not None and self._at.segment.grant(lease.flight, lease.serial):
+        if lease is not None and self._at is not None:
+            # Too late, if it is false: its end is under way, and will be told as that of what was granted.
+            self._at.segment.grant(lease.flight, lease.serial)
             self._granted.add(lease[:2])
+        else:
+            asyncio.get_running_loop().call_soon(self._granted_late, stamp, key_id)
+
+    def _granted_late(self, stamp: Stamp, key_id: KeyId) -> None:
+        if key_id not in self._leases:  # else it was asked for anew, and that has an end of its own
+            self._relay.ended(self.name, stamp, key_id, self._whether_stored(stamp, key_id))
+
+    def _whether_stored(self, stamp: Stamp, key_id: KeyId) -> Ended:
+        return Ended.STORED if self.find(stamp, key_id) is not None else Ended.ABANDONED
 
     def hold(self, stamp: Stamp, key_id: KeyId) -> None:
         lease = self._lease(stamp, key_id)

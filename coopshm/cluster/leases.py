@@ -200,6 +200,8 @@ class Owner:
             return
         if self._may_answer(sender, ask, now, now):
             self._answer(sender, ask, now)
+        elif (waits := self._pending.get((ask.cache, ask.key_id, sender))) is not None:
+            self._pending[ask.cache, ask.key_id, sender] = (ask, waits[1])  # asked again: it has waited since then
         elif len(self) < LEASES_MAX:
             self._pending[ask.cache, ask.key_id, sender] = (ask, now)
         else:
@@ -250,7 +252,6 @@ class Owner:
         else:
             leases[key_id] = _Lease(sender, ask.serial, now)
             self._send(sender, m.Granted(cache, stamp, key_id, ask.serial))
-            self._send(sender, m.Alone(cache, stamp, key_id, ask.serial))
 
     def _whereabouts(self, cache: str, key_id: KeyId, sender: str, not_at: str) -> str | None:
         node = self._stored.get((cache, key_id))

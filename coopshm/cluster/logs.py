@@ -53,7 +53,7 @@ class _Follow:
     offered: int | None = None
     catching_up_to: int | None = None
     caught_up: bool = False
-    delivering: deque[tuple[asyncio.Future[Delivered], int, Entry]] = field(default_factory=deque)
+    delivering: deque[tuple[asyncio.Future[Delivered], int]] = field(default_factory=deque)
 
 
 class Following:
@@ -166,16 +166,22 @@ class Following:
         if payload is None:
             self._arrived(follow.cache, follow.stamp, entry, Delivered.GONE)
             return
-        task = asyncio.ensure_future(self._caches[follow.cache].host.deliver(follow.stamp, entry))
-        follow.delivering.append((task, begin.position, entry._replace(payload=b"")))
+        task = asyncio.ensure_future(self._deliver(follow, entry))
+        follow.delivering.append((task, begin.position))
         task.add_done_callback(lambda _: self._delivered(follow))
         if len(payload) > SHORT_BYTES or len(follow.delivering) >= DELIVERIES_MAX:
             await asyncio.wait([task])
 
+    async def _deliver(self, follow: _Follow, entry: Entry) -> Delivered:
+        result = await self._caches[follow.cache].host.deliver(follow.stamp, entry)
+        # In the same step: who asks for the key next is another one than those whom this has answered.
+        self._arrived(follow.cache, follow.stamp, entry._replace(payload=b""), result)
+        return result
+
     def _delivered(self, follow: _Follow) -> None:
         """Some deliveries have ended: the place in the log moves on in its order."""
         while follow.delivering and follow.delivering[0][0].done():
-            task, position, entry = follow.delivering.popleft()
+            task, position = follow.delivering.popleft()
             if task.cancelled():
                 continue
             result = task.result()
@@ -184,7 +190,6 @@ class Following:
             self.stale += result is Delivered.STALE
             self.full += result in (Delivered.FULL, Delivered.PASSED)
             follow.place.position = max(follow.place.position, position)
-            self._arrived(follow.cache, follow.stamp, entry, result)
         if follow.catching_up_to is not None and not follow.delivering:
             # Not before: who is said to be caught up with is not asked for what cannot be found here.
             follow.place.position, follow.catching_up_to = follow.catching_up_to, None

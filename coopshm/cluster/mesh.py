@@ -263,6 +263,8 @@ class Mesh:
                 known = self._dialled.get(welcome.name)
                 if known is not None and known.instance == welcome.instance:
                     return RESOLVE_SECONDS  # another address of the same node
+                if known is not None and welcome.name in self.peers:
+                    raise ProtocolError(f"there is another node named {welcome.name!r}, at {known.address}")
                 if known is not None:
                     known.close()
                     self._gone(known)

@@ -91,6 +91,8 @@ class Peers(Relay, Users):
         if not here.changed():
             return
         standing = here.standing()
+        if standing is None:
+            self._asker.restarted(cache)  # what it held is given back: the stamp of it is not over
         self._asker.moved(cache, standing.stamp if standing is not None else None)
         if standing is not None:
             self._owner.newest(cache, standing.stamp)

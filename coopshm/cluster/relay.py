@@ -190,7 +190,9 @@ class Host(Protocol):
         """Return when the log has entries of either origin from `position` on, or `generation` is over."""
 
     def grant(self, stamp: Stamp, key_id: KeyId) -> None:
-        """The worker that asked may compute; `ended` will tell how that went."""
+        """The worker that asked may compute; `ended` will tell how that went. Each grant has its `ended`, also one that
+        comes too late, since nobody waits any more or the entry has come meanwhile: who waits for a lease that nobody
+        gives back has no time limit."""
 
     def hold(self, stamp: Stamp, key_id: KeyId) -> None:
         """Somebody else computes: wait on, without a time limit."""

@@ -140,6 +140,8 @@ class World:
         assert stamp == node.stamp, "a grant of another stamp"
         if flight is not None and not flight.computing:
             self.compute(node, key, flight, leased=len(self.leased(node, key)) > 0)
+        elif flight is None:
+            self.queues.setdefault((name, name), deque()).append(LogLine("too late", stamp, key))
 
     def leased(self, node: Node, key: KeyId) -> list[m.Holding]:
         """What the node would list as held."""
@@ -277,6 +279,10 @@ class World:
                 for key in sorted(node.stored):
                     self.queues.setdefault((node.name, sender), deque()).append(LogLine("entry", node.stamp, key))
                 self.queues.setdefault((node.name, sender), deque()).append(LogLine("caught up"))
+            elif what.what == "too late":
+                if what.key not in node.flights:
+                    ended = Ended.STORED if what.key in node.stored else Ended.ABANDONED
+                    node.asker.ended(CACHE, what.stamp, what.key, ended)
             else:
                 node.behind.discard(sender)
         elif isinstance(what, Carry):

@@ -166,6 +166,13 @@ class MemoryHost:
         if stamp == self.stamp and flight is not None and flight.computing is None:
             flight.granted = True
             self._compute(key_id, flight)
+        elif self.relay is not None and not (flight is not None and flight.granted):  # too late
+            asyncio.get_running_loop().call_soon(self._granted_late, stamp, key_id)
+
+    def _granted_late(self, stamp: Stamp, key_id: KeyId) -> None:
+        if self.relay is not None and key_id not in self.flights:
+            ended = Ended.STORED if self.find(stamp, key_id) is not None else Ended.ABANDONED
+            self.relay.ended(self.name, stamp, key_id, ended)
 
     def hold(self, stamp: Stamp, key_id: KeyId) -> None:
         flight = self.flights.get(key_id)
@@ -321,6 +328,12 @@ class MemoryHost:
         """No process has the cache any more."""
         self.here = False
         self._moved()
+
+    def forget(self, key: KeyId) -> None:
+        """Whoever waits for it is killed, and the sidecar has not seen it yet."""
+        flight = self.flights.pop(key)
+        if flight.timer is not None:
+            flight.timer.cancel()
 
     def flight(self, key: KeyId) -> Flight:
         """The flight of a key; one that nothing has happened to if there is none."""

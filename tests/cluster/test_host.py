@@ -229,6 +229,45 @@ def clean_later(conf: dict[str, Any]) -> bool:
 # ---- a sidecar that does not answer
 
 
+def test_each_grant_has_an_end_also_one_that_comes_too_late(conf, tally) -> None:
+    async def main() -> None:
+        w = await worker(conf, tally)
+        async with hosted(conf) as (host, heard):
+            stamp = stamp_of(host)
+            asked = w.ask("k")
+            await until(lambda: bool(heard.asks))
+            assert await host.deliver(stamp, entry("k", "from elsewhere")) is Delivered.STORED
+            assert await asked == ("got", "from elsewhere")
+            for key in ("k", "never asked for"):
+                host.grant(stamp, encoded(key))
+            await until(lambda: len(heard.ends) == 2)
+            assert heard.ends == [
+                (stamp, encoded("k"), Ended.STORED),
+                (stamp, encoded("never asked for"), Ended.ABANDONED),
+            ]
+        assert len(tally) == 0
+
+    go(main)
+
+
+def test_what_is_granted_to_a_worker_that_waits_no_more_has_the_end_of_its_computation(conf, tally) -> None:
+    async def main() -> None:
+        w = await worker(conf, tally)
+        async with hosted(conf, lease_timeout=0.2) as (host, heard):
+            at = host._at
+            assert at is not None
+            at.segment.grant = lambda *_: False  # it comes between the worker's taking over and the next look
+            heard.answer = host.grant
+            assert await w.ask("k", slow=True) == ("computing", "k")
+            await until(lambda: bool(heard.ends))
+            assert heard.ends == [(stamp_of(host), encoded("k"), Ended.ABANDONED)]
+            assert heard.withdrawals == []
+            w.child.send("go on")
+            assert await asyncio.to_thread(w.child.receive) == ("got", "computed k")
+
+    go(main)
+
+
 def test_without_an_answer_the_worker_computes(conf, tally) -> None:
     async def main() -> None:
         w = await worker(conf, tally)

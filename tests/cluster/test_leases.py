@@ -48,6 +48,29 @@ def test_a_failure_reaches_those_who_wait_and_the_next_who_asks_computes() -> No
     assert nodes[1].flights[b"k"].computing
 
 
+def test_who_is_granted_a_lease_is_told_nothing_else() -> None:
+    world = together(4)
+    owner, nodes = roles(world, b"k")
+    world.ask(nodes[0], b"k")
+    sent: list[object] = []
+    while pairs := world.ready():
+        sent.extend(world.queues[pairs[0]][0] for _ in [0] if pairs[0] == (owner.name, nodes[0].name))
+        world.receive(pairs[0])
+    assert [type(what) for what in sent] == [m.Granted]
+
+
+def test_an_ask_that_is_repeated_does_not_wait_longer() -> None:
+    """By an asker whose view never becomes the owner node's."""
+    sent: list[object] = []
+    owner = Owner("a", lambda to, what: sent.append(what), lambda *_: None, lambda _: (), settle=3.0)
+    members = Members({"a": b"1", "b": b"2"})
+    owner.view(members, 0.0)
+    for second in range(4):
+        owner.told("b", m.View(second, b"%08d" % second, []), float(second))  # which keeps changing
+        owner.ask("b", m.Ask(CACHE, Stamp(0, b"1", ""), b"k", 1, b"%08d" % second), float(second))
+    assert [type(what) for what in sent] == [m.Granted]
+
+
 @pytest.mark.parametrize("how", ["abandoned", "killed", "withdrawn"])
 def test_when_the_holder_gives_up_the_next_one_computes(how: str) -> None:
     world = together(4)

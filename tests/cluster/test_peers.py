@@ -143,6 +143,37 @@ class TestPeers(RelayContract):
 
         self.trial(test, lease_timeout=1.0)
 
+    def test_a_link_that_loses_one_direction_is_no_link_and_nobody_waits_for_it(self) -> None:
+        """Three nodes with three views of who is live, for good: one sees both others, those do not see each other."""
+
+        async def test(cluster: Cluster) -> None:
+            assert isinstance(cluster, PeersCluster)
+            hosts = await cluster.ready(3)
+            cluster.proxies[0, 1].block("there")
+            cluster.proxies[1, 0].block("back")
+            await until(lambda: [cluster.sees(index) for index in range(3)] == [{"n2"}, {"n2"}, {"n0", "n1"}])
+            await until(lambda: all(views_are_old(peer(cluster, index)) for index in range(3)))
+            before = sum(host.timeouts for host in hosts)
+            for round_ in range(3):
+                stamp = await hosts[round_].reset(b"%d" % round_)
+                await until(lambda stamp=stamp: [host.stamp for host in hosts] == [stamp] * 3)  # also the way round
+                for number in range(100):
+                    key, fn = b"key %d" % number, Fn(number)
+                    assert await asyncio.gather(*(host.cached(key, fn) for host in hosts)) == [number] * 3
+            assert sum(host.timeouts for host in hosts) == before
+            cluster.proxies[0, 1].block()
+            cluster.proxies[1, 0].block()
+            await cluster.connected()
+            await cluster.agreed()
+            await cluster.same_entries()
+
+        self.trial(test, lease_timeout=6.0)
+
+
+def views_are_old(relay: Peers) -> bool:
+    """Whether it gives out leases although the others see other nodes."""
+    return relay._owner._settled(relay._now())
+
 
 LEASES = (m.View, m.Ask, m.Withdraw, m.Done, m.Fetch, m.Granted, m.Held, m.Alone, m.At, m.Want, m.Finished, m.NotHere)
 DISTURBED = (m.Standing, *LEASES)
@@ -368,6 +399,6 @@ def test_memory_for_what_is_received_is_given_back() -> None:
         for number in range(20):
             await hosts[number % 3].cached(b"key %d" % number, Fn("x" * 300_000))
         await cluster.same_entries()
-        assert [peer(cluster, index)._mesh.budget.used for index in range(3)] == [0, 0, 0]
+        await until(lambda: [peer(cluster, index)._mesh.budget.used for index in range(3)] == [0, 0, 0])
 
     trial(test)

@@ -170,8 +170,12 @@ def test_a_link_that_loses_one_direction_only_is_no_link_until_it_is_whole_again
             reset = seen[one].reset()
             for node in net.nodes:  # also where it has to take the way round
                 seen[node].learns(1, reset)
-            # No more is asked of the load here than its answers: three nodes with three views of who is live may not
-            # agree on an owner node, and then each miss takes the lease timeout.
+            seen.go_on()
+            for turn, node in enumerate((two, three), start=2):
+                reset = seen[node].reset()
+                for other in net.nodes:
+                    seen[other].learns(turn, reset)
+                seen.go_on()
             one.host.unmute(two.host)
             net.until_live(*net.nodes)
             seen.go_on()

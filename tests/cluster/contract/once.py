@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from coopshm.cluster.relay import KeyId, Stamp
 from tests.cluster.contract.cluster import SHORT, Cluster, Fn, Trials, until
-from tests.cluster.memory import FnError
+from tests.cluster.memory import FnError, MemoryHost
 
 
 class Once(Trials):
@@ -99,6 +100,38 @@ class Once(Trials):
             dead.cancel()
             assert await asyncio.gather(*calls) == ["second"] * 2
             assert fn.calls == 1
+
+        self.trial(test)
+
+    def test_a_lease_that_comes_too_late_is_given_back(self) -> None:
+        """Whoever asked for it is gone, or has the value, and the host has not said so yet."""
+
+        async def test(cluster: Cluster) -> None:
+            hosts = await cluster.ready(3)
+            for host in hosts:  # one of them is the owner node
+                grant, granted = host.grant, asyncio.Event()
+
+                def too_late(
+                    stamp: Stamp,
+                    key_id: KeyId,
+                    host: MemoryHost = host,
+                    grant: Callable[[Stamp, KeyId], None] = grant,
+                    granted: asyncio.Event = granted,
+                ) -> None:
+                    host.forget(key_id)
+                    grant(stamp, key_id)
+                    granted.set()
+
+                host.grant = too_late  # type: ignore[method-assign]
+                key = host.node.encode()
+                gone = asyncio.ensure_future(host.cached(key, Fn()))
+                await granted.wait()
+                gone.cancel()
+                del host.grant
+                others = [other for other in hosts if other is not host]
+                assert await asyncio.gather(*(other.cached(key, Fn("second")) for other in others)) == ["second"] * 2
+                assert cluster.computed(key) == 1
+                assert await host.cached(key, Fn("third")) == "second"
 
         self.trial(test)
 
