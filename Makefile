@@ -100,6 +100,10 @@ bench: $(INSTALLED) ## run the benchmarks, beside all peers that can be installe
 	$(PY) -m bench.prepare
 	$(PY) -m bench
 
+.PHONY: bench-cluster
+bench-cluster: $(INSTALLED) tools ## the same for clusters, on network namespaces (root): peers and Redis side by side (9 minutes)
+	$(PY) -m bench cluster
+
 .PHONY: guard
 guard: $(INSTALLED) ## instructions of a hit, compared with the committed ones (no timing)
 	$(PY) -m bench.guard

@@ -17,6 +17,8 @@ text stands above the figures in the results, too.
     memory        how much memory does an entry take beside its key and value?
     interference  what does a hit cost while another process publishes or resets without pause?
 
+    cluster.*     clusters: see cluster/
+
     headline      not a question: the targets beside what the others measured
 
 What they share:

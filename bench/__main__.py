@@ -1,8 +1,8 @@
 """`python -m bench [QUESTION ...] [--quick] [--out DIR]`, from the root of the source tree.
 
-Without a QUESTION all of them, each in a process of its own, since a segment stays mapped for as long as
-the process lives. Results go to bench/results/ (QUESTION.md, .json and .svg) and to the standard output;
-headline.md puts the targets beside them.
+Without a QUESTION all of them but those about clusters (all of those: `cluster`), each in a process of its own, since a
+segment stays mapped for as long as the process lives. Results go to bench/results/ (QUESTION.md, .json and .svg) and to
+the standard output; headline.md puts the targets beside them.
 --quick is a smoke run of a few seconds: it shows that the scripts work, its figures mean nothing, and it
 writes files only into a DIR given with --out.
 """
@@ -40,6 +40,16 @@ QUESTIONS = {
     "interference": 22.0,
 }
 
+#: Those about clusters: `cluster` stands for all of them. Altogether less than 10 minutes.
+CLUSTER = {
+    "cluster.miss": 40.0,
+    "cluster.reset": 80.0,
+    "cluster.relay": 60.0,
+    "cluster.load": 60.0,
+    "cluster.wire": 0.0,
+    "cluster.fleet": 0.0,
+}
+
 #: A question takes a minute or two; one that takes so many seconds hangs.
 _WATCHDOG = 300.0
 #: What was told to end has so many to do so: servers are stopped, and what the run made is removed.
@@ -50,19 +60,26 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure coopshm.")
-    parser.add_argument("question", nargs="*", help=f"any of: {', '.join(QUESTIONS)} (default: all)")
+    parser.add_argument(
+        "question",
+        nargs="*",
+        help=f"any of: {', '.join(QUESTIONS)} (default: all of these), {', '.join(CLUSTER)} (cluster: all of those)",
+    )
     parser.add_argument("--quick", action="store_true", help="a smoke run: worthless figures, in seconds")
     parser.add_argument("--no-peers", action="store_true", help="leave other libraries out")
     parser.add_argument("--out", type=Path, help="folder for the results (default: bench/results)")
     options = parser.parse_args()
-    unknown = [name for name in options.question if name not in (*QUESTIONS, "headline")]
+    unknown = [name for name in options.question if name not in (*QUESTIONS, *CLUSTER, "cluster", "headline")]
     if unknown:
-        parser.error(f"no such question: {', '.join(unknown)}; there are {', '.join(QUESTIONS)}")
+        parser.error(f"no such question: {', '.join(unknown)}; there are {', '.join((*QUESTIONS, *CLUSTER))}")
     out: Path | None = options.out or (None if options.quick else RESULTS)
     if options.quick and out is not None and out.resolve() == RESULTS.resolve():
         parser.error("figures of --quick mean nothing and do not belong into bench/results")
     signal.signal(signal.SIGTERM, _exit)
     names = options.question or [*QUESTIONS, "headline"]
+    if "cluster" in names:
+        at = names.index("cluster")
+        names[at : at + 1] = CLUSTER
     if names == ["headline"]:
         summarize(out)
         return 0
@@ -118,7 +135,7 @@ def answer(name: str, quick: bool, peers: bool, out: Path | None) -> None:
     shown = shlex.join(["python", "-m", "bench", name, *(["--quick"] if quick else [])])
     taken_on = {"command": shown, **machine.describe(peers)}
     started = time.monotonic()
-    with Bench(quick, peers, QUESTIONS[name]) as bench:
+    with Bench(quick, peers, {**QUESTIONS, **CLUSTER}[name]) as bench:
         tables = question.run(bench)
     taken_on["took"] = f"{time.monotonic() - started:.0f} s"
     if quick:
