@@ -16,7 +16,8 @@ A map of the package, each module importing only from those above it:
     keys        keys as bytes
     arrays      NumPy arrays as bytes             failures   exceptions as bytes
     values      values as bytes
-    _segment    one attached segment: the only importer of the compiled core (csrc/)
+    _codes      what the core (csrc/) says, in words: these three alone import it
+    _segment    one attached segment            _open      attaching to one
     _describe   what there is to see of it
     forks       what a forked child must not inherit
     hot         what a process keeps of a generation

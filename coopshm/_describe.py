@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from . import _segment
-from ._segment import STATS, Segment
+from . import _codes
+from ._codes import STATS
+from ._segment import Segment
 from .versions import decode_version
 
 __all__ = [
@@ -29,14 +30,14 @@ __all__ = [
 ]
 
 ROLES: Final[dict[int, str]] = {
-    _segment.ATTACHING: "attaching",
-    _segment.APP: "app",
-    _segment.OBSERVER: "observer",
-    _segment.SIDECAR: "sidecar",
+    _codes.ATTACHING: "attaching",
+    _codes.APP: "app",
+    _codes.OBSERVER: "observer",
+    _codes.SIDECAR: "sidecar",
 }
 
 #: Upper bounds of the distributions' buckets, in seconds; the last one is infinite.
-BUCKETS: Final = (*_segment.BUCKETS, float("inf"))
+BUCKETS: Final = (*_codes.BUCKETS, float("inf"))
 
 
 class Durations(NamedTuple):

@@ -1,99 +1,25 @@
-"""One attached segment: the only module that imports the compiled core.
+"""One attached segment: what the rest of the package calls of the compiled core, in bytes, ints and its own errors.
 
-Everything above deals in bytes, ints and the exceptions of errors.py. What is here of substance is how a process
-attaches: which object it accepts, and which it replaces because nobody uses it. The rest passes calls on.
+With _codes.py and _open.py the only module that imports the core.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from . import keys
+from ._codes import BYPASSES, CHUNKS, FLIGHTS, OK, PEERS, ROWS, SLOWEST, check, cycle_error
 from ._core import ffi, lib
 from ._front import pin
-from .config import CacheConfig, segment_name
-from .errors import (
-    BusyError,
-    CoopshmError,
-    CorruptError,
-    CycleError,
-    LayoutError,
-    NoSpaceError,
-    SegmentError,
-)
-from .objects import check_unlink, open_object, reopen, unlink_if
+from .errors import CorruptError, CycleError
+from .objects import check_unlink, unlink_if
 from .versions import decode_version
-
-#: Processes, computations in flight and waiting threads that one segment has room for. A row takes a page, once it
-#: is used; a flight 256 bytes and a node 64. Beyond them calls are answered uncached and counted.
-ROWS: Final = 1024
-FLIGHTS: Final = 1024
-NODES: Final = 2048
-
-#: Other nodes that a segment has records for.
-PEERS: Final = 64
-
-#: Parts that an arena is divided into, at most; and how many of the slowest computations are told of.
-CHUNKS: Final = 256
-SLOWEST: Final = 20
-
-#: Upper bounds of the distributions of times, in seconds; behind the last of them is one more class, which has none.
-BUCKETS: Final = tuple(itertools.takewhile(bool, (lib.csm_bucket_ns(at) / 1e9 for at in itertools.count())))
-
-#: How long to wait for another process that is creating the segment, in seconds. It takes milliseconds; one that
-#: is stopped in the middle must not hold others up longer than the contract's second.
-CREATE_PATIENCE: Final = 0.8
-
-#: What csm_claim and csm_wait return.
-READY, OWNER, JOINED, OUTCOME, AGAIN = (
-    lib.CSM_READY,
-    lib.CSM_OWNER,
-    lib.CSM_JOINED,
-    lib.CSM_OUTCOME,
-    lib.CSM_AGAIN,
-)
-INTERRUPTED, TIMEOUT, GONE, CYCLE = lib.CSM_INTERRUPTED, lib.CSM_TIMEOUT, lib.CSM_GONE, lib.CSM_CYCLE
-OK, STALE, FORKED, NOT_STORED = lib.CSM_OK, lib.CSM_STALE, lib.CSM_FORKED, lib.CSM_NOT_STORED
-
-#: What a published payload is to its waiters.
-VALUE, UNCACHED, FAILURE, UNSHAREABLE = lib.CSM_VALUE, lib.CSM_UNCACHED, lib.CSM_FAILURE, lib.CSM_UNSHAREABLE
-
-ATTACHING, APP, OBSERVER, SIDECAR = lib.CSM_ATTACHING, lib.CSM_APP, lib.CSM_OBSERVER, lib.CSM_SIDECAR
 
 #: +1 in each forked child.
 forks: Callable[[], int] = lib.csm_forks
-
-#: Codes that mean "answer without the cache", and the statistic that counts each.
-BYPASSES: Final[dict[int, int]] = {
-    lib.CSM_FULL_ARENA: lib.CSM_STAT_BYPASS_FULL,
-    lib.CSM_FULL_ITEMS: lib.CSM_STAT_BYPASS_ITEMS,
-    lib.CSM_TOO_LARGE: lib.CSM_STAT_BYPASS_TOO_LARGE,
-    lib.CSM_NO_SPACE: lib.CSM_STAT_BYPASS_NO_SPACE,
-    lib.CSM_BUSY: lib.CSM_STAT_BYPASS_LOCK,
-    lib.CSM_NO_ROW: lib.CSM_STAT_BYPASS_ROWS,
-    lib.CSM_NO_FLIGHT: lib.CSM_STAT_BYPASS_FLIGHTS,
-    lib.CSM_NO_SLOT: lib.CSM_STAT_BYPASS_SLOTS,
-    lib.CSM_NO_NODE: lib.CSM_STAT_BYPASS_WAITERS,
-    lib.CSM_FORKED: lib.CSM_STAT_BYPASS_FORKED,
-    lib.CSM_SYSTEM: lib.CSM_STAT_BYPASS_SEGMENT,
-}
-#: Of these, the ones that mean that there is no more room.
-FULL: Final = {
-    lib.CSM_FULL_ARENA: "memory_limit is reached",
-    lib.CSM_FULL_ITEMS: "max_items is reached",
-    lib.CSM_NO_SPACE: "/dev/shm is full",
-}
-STATS: Final[dict[str, int]] = {
-    name[len("CSM_STAT_") :].lower(): getattr(lib, name) for name in dir(lib) if name.startswith("CSM_STAT_")
-}
-
-# An object that this process cannot use, but another might.
-_FOREIGN = (lib.CSM_LAYOUT, lib.CSM_CORRUPT)
 
 # A look at the generation from Python, without a call into C, is right where the machine keeps loads in order: what was
 # copied before was then also loaded before. Elsewhere csm_generation has the fence.
@@ -146,36 +72,6 @@ class EntryInfo(NamedTuple):
     key: bytes
     format: int
     value_bytes: int
-
-
-def check(code: int, label: str) -> int:
-    """Return `code` unless it is an error that no caller handles itself; then raise what it means."""
-    if code >= 0:
-        return code
-    if code == lib.CSM_BUSY:
-        raise BusyError(
-            f"{label}: the write lock is held by a process that does not run (stopped?); continue or kill it"
-        )
-    if code in (lib.CSM_NO_ROW, lib.CSM_NO_FLIGHT, lib.CSM_NO_SLOT, lib.CSM_NO_NODE):
-        raise BusyError(f"{label}: no room for another process, computation or waiter; {ROWS} processes can attach")
-    if code == lib.CSM_NO_SPACE:
-        raise NoSpaceError(
-            f"{label}: /dev/shm has no room for the cache's index; enlarge it (mount -o remount,size=..., or "
-            f"--shm-size for a container), or lower memory_limit or max_items"
-        )
-    if code == lib.CSM_LAYOUT:
-        raise LayoutError(
-            f"{label}: the segment was made by another version of coopshm or another C library, and is in use; "
-            f"give this release its own namespace, or stop the processes that use the old one"
-        )
-    if code == lib.CSM_CORRUPT:
-        raise CorruptError(
-            f"{label}: the segment contradicts itself and is in use; stop its processes, or destroy the cache with "
-            f"coopshm-admin destroy"
-        )
-    if code == lib.CSM_SYSTEM:
-        raise SegmentError(f"{label}: {os.strerror(lib.csm_errno())}")
-    raise CoopshmError(f"{label}: unexpected code {code} from the core")
 
 
 _labels: dict[int, str] = {}
@@ -515,124 +411,5 @@ class Segment:
         ffi.release(self.handle)
 
 
-def in_use(fd: int) -> bool:
-    """Does any process hold a row of the object behind `fd`, whatever release of coopshm it has?"""
-    return lib.csm_in_use(fd) != 0  # type: ignore[no-any-return]  # an error: better "yes" than a wrong "no"
-
-
-def bytes_needed(config: CacheConfig) -> int:
-    """Return how much of /dev/shm the segment of a cache takes when it is full, index and headers included."""
-    return lib.csm_segment_bytes(_settings(config))  # type: ignore[no-any-return]
-
-
-def _settings(config: CacheConfig) -> Any:
-    return ffi.new("csm_settings *", (config.memory_limit, config.max_items, ROWS, FLIGHTS, NODES))
-
-
 def _address(pointer: Any) -> int:
     return int(ffi.cast("uintptr_t", pointer))
-
-
-def cycle_error(label: str, chain: Sequence[str]) -> CycleError:
-    path = " -> ".join([*chain, chain[0]]) if chain else "?"
-    return CycleError(
-        f"{label}: a computation waits for itself: {path}; compute the shared part under a key of its own",
-        tuple(chain),
-    )
-
-
-# ---- attaching
-
-
-def open_segment(namespace: str, config: CacheConfig, version: bytes, role: int = APP, create: bool = True) -> Segment:
-    """Attach to the segment of a cache, creating or replacing it as needed.
-
-    Args:
-        version: canonical JSON of the configured version, empty for none.
-        role: APP, OBSERVER or SIDECAR; only an app flips, and keeps a cache alive.
-        create: False to fail with FileNotFoundError when there is none.
-
-    Raises:
-        SegmentError and its subclasses, ConfigError (unknown user or group).
-    """
-    name = segment_name(namespace, config.name)
-    label = f"cache {config.name!r} (/dev/shm{name})"
-    deadline = time.monotonic() + CREATE_PATIENCE
-    while True:
-        fd = open_object(name, label, config, create, check_owner=role != OBSERVER)
-        segment = _attach(fd, name, label, config, role, version, create)
-        if segment is not None:
-            return segment
-        if time.monotonic() > deadline:
-            raise BusyError(f"{label}: another process is creating it and does not get on (stopped?)")
-        time.sleep(0.001)
-
-
-def _attach(
-    fd: int, name: str, label: str, config: CacheConfig, role: int, version: bytes, create: bool
-) -> Segment | None:
-    """Attach to the object behind `fd`. None: it was replaced; look again."""
-    out, created = ffi.new("csm **"), ffi.new("int *")
-    code = lib.csm_open(fd, _settings(config) if create else ffi.NULL, int(CREATE_PATIENCE * 1e9), out, created)
-    if code != OK:
-        try:
-            if code == lib.CSM_MISS or (code == GONE and not create):
-                raise FileNotFoundError(f"{label}: there is no such segment, or none any more")
-            if code == GONE or (code in _FOREIGN and role == APP and lib.csm_in_use(fd) == 0):
-                _replace(name, fd)
-                return None
-            if code == lib.CSM_NO_SPACE:
-                _replace(name, fd, only_empty=True)  # not what another process has meanwhile made of it
-            check(code, label)
-        finally:
-            os.close(fd)
-    segment = Segment(name, label, out[0], bool(created[0]))
-    try:
-        if (
-            role == APP
-            and not created[0]
-            and _differs(segment, config)
-            and lib.csm_in_use_by_others(segment.handle) == 0
-        ):
-            # Nobody is attached, so nobody can miss it: the new settings take effect.
-            segment.destroy()
-            segment.leave()
-            return None
-        flipped = ffi.new("int *")
-        cold = role == APP and config.lifetime == "app"
-        check(lib.csm_join(segment.handle, role, cold, version, len(version), flipped), label)
-        segment.flipped = bool(flipped[0])
-        if not _is_named(name, segment):  # replaced or destroyed while this process was joining
-            segment.leave()
-            return None
-    except BaseException:
-        segment.leave()
-        raise
-    return segment
-
-
-def _differs(segment: Segment, config: CacheConfig) -> bool:
-    info = segment.describe()
-    return bool(info.memory_limit != config.memory_limit or info.max_items != config.max_items)
-
-
-def _is_named(name: str, segment: Segment) -> bool:
-    fd = reopen(name)
-    if fd is None:
-        return False
-    try:
-        return lib.csm_is_object(segment.handle, fd) == 1  # type: ignore[no-any-return]
-    finally:
-        os.close(fd)
-
-
-def _replace(name: str, fd: int, only_empty: bool = False) -> None:
-    """Unlink `name` if it still is the object behind `fd`, which nobody can use."""
-    if lib.csm_guard(fd) != OK:
-        return  # its creator, or somebody else who replaces it
-    try:
-        mine = os.fstat(fd)
-        if not (only_empty and mine.st_size):
-            unlink_if(name, lambda other: os.path.samestat(os.fstat(other), mine))
-    finally:
-        lib.csm_unguard(fd)

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, ParamSpec, TypeVar, cast
 
-from . import _segment, keys
+from . import _codes, keys
 from .errors import DecodeError, EncodeError, shorten, type_name
 from .forks import PerProcess
 from .hot import MISSING
@@ -93,10 +93,10 @@ class _Waiter:
             for n in range(waits):
                 wait = self._waits.popleft()
                 code = wait.step.segment.wait(wait.step.call, 0 if n or wait.given_up else _ROUND)
-                if code in (_segment.TIMEOUT, _segment.INTERRUPTED) and not wait.given_up:
+                if code in (_codes.TIMEOUT, _codes.INTERRUPTED) and not wait.given_up:
                     self._waits.append(wait)
                 else:  # from here on the call is its loop's again
-                    wait.future.set_result(_segment.TIMEOUT if code == _segment.INTERRUPTED else code)
+                    wait.future.set_result(_codes.TIMEOUT if code == _codes.INTERRUPTED else code)
 
 
 async def ask(store: Store, key: object, fn: Callable[[], Awaitable[object]], limit: Limit | None) -> object:

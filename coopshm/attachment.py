@@ -14,8 +14,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from . import _describe, _segment, events
-from ._segment import APP, OBSERVER, Segment, open_segment
+from . import _codes, _describe, events
+from ._codes import APP, OBSERVER
+from ._open import open_segment
+from ._segment import Segment
 from .config import CacheConfig, resolve_callable
 from .errors import BusyError, CorruptError, ResetError, SegmentError
 from .forks import PerProcess
@@ -53,15 +55,15 @@ def lock_resets(segment: Segment, has_callback: bool, seconds: float = math.inf)
     patience, generation, end = _PATIENCE, segment.generation(), time.monotonic() + seconds
     while True:
         code = segment.reset_lock(_SLICE)
-        if code == _segment.OK:
+        if code == _codes.OK:
             return True
-        if code == _segment.GONE:
+        if code == _codes.GONE:
             return False
-        if code not in (_segment.TIMEOUT, _segment.INTERRUPTED):
-            _segment.check(code, segment.label)
+        if code not in (_codes.TIMEOUT, _codes.INTERRUPTED):
+            _codes.check(code, segment.label)
         if generation != (now := segment.generation()) or has_callback:
             patience, generation = _PATIENCE, now
-        elif code == _segment.TIMEOUT:
+        elif code == _codes.TIMEOUT:
             patience -= 1
         if patience == 0 or time.monotonic() >= end:
             raise BusyError(

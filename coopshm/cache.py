@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar, cast, overload
 
-from . import _segment, events, keys
+from . import _codes, events, keys
 from .hot import MISSING
 from .limits import Limit, OnTimeout, check_timeout
 from .once import TIMED_OUT, Frame, Raised, Run, Steps, Wait, frames, returned, steps, timed_out
@@ -44,16 +44,16 @@ def _wait(step: Wait) -> int:
     if step.seconds is None:
         while True:
             code = step.segment.wait(step.call, _WAIT_SLICE)
-            if code not in (_segment.TIMEOUT, _segment.INTERRUPTED):
+            if code not in (_codes.TIMEOUT, _codes.INTERRUPTED):
                 return code
     end, left = time.monotonic() + step.seconds, step.seconds
     while True:
         code = step.segment.wait(step.call, min(left, _WAIT_SLICE))
-        if code not in (_segment.TIMEOUT, _segment.INTERRUPTED):
+        if code not in (_codes.TIMEOUT, _codes.INTERRUPTED):
             return code
         left = end - time.monotonic()
         if left <= 0:
-            return int(_segment.TIMEOUT)
+            return int(_codes.TIMEOUT)
 
 
 def _drive(loop: Steps, fn: Callable[[], object], wait: Callable[[Wait], int]) -> object:

@@ -11,7 +11,7 @@ import logging
 import os
 from typing import Final
 
-from . import _describe, _segment
+from . import _codes, _describe
 from ._segment import Segment
 
 __all__ = ["bypass", "noticed", "repaired", "reset", "tell"]
@@ -27,16 +27,16 @@ _LOCKS: Final = (
 _BYPASSES: Final[dict[str, str]] = {
     "too_large": "the value is larger than memory_limit",
     "lock": "the write lock is held by a process that does not run (stopped?); continue or kill it",
-    "rows": f"no row in the process table: more than {_segment.ROWS} processes, or no right to open the object",
-    "flights": f"more than {_segment.FLIGHTS} computations in flight",
+    "rows": f"no row in the process table: more than {_codes.ROWS} processes, or no right to open the object",
+    "flights": f"more than {_codes.FLIGHTS} computations in flight",
     "slots": "no free slot in the index; raise max_items",
-    "waiters": f"more than {_segment.NODES} threads wait",
+    "waiters": f"more than {_codes.NODES} threads wait",
     "forked": "the computation belongs to the parent of this process",
     "encode": "what the computation came to cannot be handed on to those who wait",
     "decode": "what is stored cannot be decoded here",
     "timeout": "another computation of it takes too long",
 }
-_CAUSES: Final = {at: name[len("bypass_") :] for name, at in _segment.STATS.items() if name.startswith("bypass_")}
+_CAUSES: Final = {at: name[len("bypass_") :] for name, at in _codes.STATS.items() if name.startswith("bypass_")}
 
 
 def tell(level: int, event: str, segment: Segment, text: str, *args: object, **fields: object) -> None:

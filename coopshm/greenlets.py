@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-from . import _segment
+from . import _codes
 from .errors import DecodeError, EncodeError
 from .forks import PerProcess
 from .hot import MISSING
@@ -57,10 +57,10 @@ def wait(step: Wait) -> int:
         except BaseException:
             turn.wait()  # this greenlet is to end; the call is still in the thread's hands
             raise
-        if code not in (_segment.TIMEOUT, _segment.INTERRUPTED):
+        if code not in (_codes.TIMEOUT, _codes.INTERRUPTED):
             return int(code)
         if end is not None and time.monotonic() >= end:
-            return int(_segment.TIMEOUT)
+            return int(_codes.TIMEOUT)
 
 
 def ask(store: Store, data: bytes, key: object, limit: Limit | None, drive: Callable[[Steps], object]) -> object:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import stat
 
-from ._segment import OBSERVER, Segment, open_segment
+from ._codes import OBSERVER
+from ._open import open_segment
+from ._segment import Segment
 from .config import CacheConfig, segment_name
 from .errors import SegmentError
 from .objects import SHM, Place, existing

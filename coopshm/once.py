@@ -26,7 +26,7 @@ from collections.abc import Generator
 from contextvars import ContextVar
 from typing import Final, NamedTuple, cast
 
-from . import _segment, events, keys, others
+from . import _codes, events, keys, others
 from ._segment import Call, Segment
 from .errors import DecodeError, EncodeError, WaitTimeout
 from .failures import decode_failure, encode_failure
@@ -52,12 +52,12 @@ __all__ = [
     "timed_out",
 ]
 
-_BYPASS_ENCODE: Final = _segment.STATS["bypass_encode"]
-_BYPASS_DECODE: Final = _segment.STATS["bypass_decode"]
-_BYPASS_SEGMENT: Final = _segment.STATS["bypass_segment"]
-_BYPASS_TIMEOUT: Final = _segment.STATS["bypass_timeout"]
-_TIMEOUTS: Final = _segment.STATS["timeouts"]
-_MISSES: Final = _segment.STATS["misses"]
+_BYPASS_ENCODE: Final = _codes.STATS["bypass_encode"]
+_BYPASS_DECODE: Final = _codes.STATS["bypass_decode"]
+_BYPASS_SEGMENT: Final = _codes.STATS["bypass_segment"]
+_BYPASS_TIMEOUT: Final = _codes.STATS["bypass_timeout"]
+_TIMEOUTS: Final = _codes.STATS["timeouts"]
+_MISSES: Final = _codes.STATS["misses"]
 
 
 #: What a call comes to that has waited as long as it was to. No outcome: who shares a loop may have more time.
@@ -140,7 +140,7 @@ def enclosing(segment: Segment, data: bytes) -> Call | None:
             continue
         if frame.segment is segment and frame.key == data:
             chain = [f"{f.segment.label} {keys.preview(f.key)}" for f in around[at:]]
-            raise _segment.cycle_error(segment.label, chain)
+            raise _codes.cycle_error(segment.label, chain)
         parent = frame.call or parent
     return parent
 
@@ -204,34 +204,34 @@ def _compute(store: Store, data: bytes, key: object, stalled: list[int], limit: 
     call.stalled_ns = stalled[0]
     try:
         code = segment.claim(call, data, parent)
-        if code == _segment.JOINED and parent:
+        if code == _codes.JOINED and parent:
             code = others.search_on(segment, call)
-        if code == _segment.JOINED:
+        if code == _codes.JOINED:
             if limit is None:
                 code = cast("int", (yield Wait(segment, call, None)))
             else:
                 with limit as seconds:
                     code = cast("int", (yield Wait(segment, call, seconds)))
-                if code == _segment.TIMEOUT:
+                if code == _codes.TIMEOUT:
                     code = segment.wait_no_longer(call)  # it may have waited for the cluster's leave only
-        if code in (_segment.READY, _segment.AGAIN):
+        if code in (_codes.READY, _codes.AGAIN):
             return MISSING
-        if code == _segment.OWNER:
+        if code == _codes.OWNER:
             return (yield from _own(store, segment, call, data, key))
-        if code == _segment.OUTCOME:
+        if code == _codes.OUTCOME:
             return (yield from _outcome(store, segment, call, data))
-        if code == _segment.TIMEOUT:
+        if code == _codes.TIMEOUT:
             segment.release(call)
             return TIMED_OUT
-        if code == _segment.CYCLE:
+        if code == _codes.CYCLE:
             raise segment.cycle()
-        if code == _segment.GONE:
+        if code == _codes.GONE:
             if store._attachment.rejoin(segment):
                 return MISSING
             return (yield from _bypass(store, _BYPASS_SEGMENT, data))
-        if code in _segment.BYPASSES:
-            return (yield from _bypass(store, _segment.BYPASSES[code], data))
-        _segment.check(code, segment.label)
+        if code in _codes.BYPASSES:
+            return (yield from _bypass(store, _codes.BYPASSES[code], data))
+        _codes.check(code, segment.label)
         return MISSING
     except BaseException:
         # Also for what a signal handler raised at any point above, and for a driver that gives up: a flight must not be
@@ -259,26 +259,26 @@ def _own(store: Store, segment: Segment, call: Call, data: bytes, key: object) -
     value = yield Run(Frame(segment, data, call, forks()))
     if isinstance(value, Raised):
         failure = encode_failure(value.error, f"raised in process {os.getpid()}")
-        code = segment.publish(call, data, _segment.FAILURE, FAILURE, (failure,))
-        return value if code != _segment.STALE and segment.generation() == generation else MISSING
-    kind = _segment.VALUE
+        code = segment.publish(call, data, _codes.FAILURE, FAILURE, (failure,))
+        return value if code != _codes.STALE and segment.generation() == generation else MISSING
+    kind = _codes.VALUE
     if isinstance(value, NoCache):
-        kind, value = _segment.UNCACHED, value.value
+        kind, value = _codes.UNCACHED, value.value
     try:
         format, pieces = store._codec.encode(value)
     except EncodeError as exc:
         _count_bypass(store, segment, _BYPASS_ENCODE, data, generation, exc)
-        kind, format, pieces = _segment.UNSHAREABLE, 0, ()
+        kind, format, pieces = _codes.UNSHAREABLE, 0, ()
     code = segment.publish(call, data, kind, format, pieces)
-    if code in _segment.FULL and segment.warn_once(generation):
+    if code in _codes.FULL and segment.warn_once(generation):
         text = "%s; new values are computed and returned but not stored until the next reset"
-        reason = _segment.FULL[code]
+        reason = _codes.FULL[code]
         events.tell(logging.WARNING, "full", segment, text, reason, reason=reason, generation=generation)
-    if code in _segment.BYPASSES:
-        _count_bypass(store, segment, _segment.BYPASSES[code], data, generation)
-    if code == _segment.STALE or segment.generation() != generation:
+    if code in _codes.BYPASSES:
+        _count_bypass(store, segment, _codes.BYPASSES[code], data, generation)
+    if code == _codes.STALE or segment.generation() != generation:
         return MISSING
-    if code == _segment.OK and is_immutable(value):  # anything else its caller may still change
+    if code == _codes.OK and is_immutable(value):  # anything else its caller may still change
         store._keep_in(segment, generation, key, value, sum(map(len, pieces)))
     return value
 
@@ -289,10 +289,10 @@ def _outcome(store: Store, segment: Segment, call: Call, data: bytes) -> Steps:
     if found is None or segment.generation() != generation:
         return MISSING
     kind, format, payload = found
-    if kind == _segment.UNSHAREABLE:
+    if kind == _codes.UNSHAREABLE:
         return (yield from _bypass(store, _BYPASS_ENCODE, data, quiet=True))  # its owner has told why
     try:
-        failed = kind == _segment.FAILURE
+        failed = kind == _codes.FAILURE
         value = decode_failure(payload) if failed else store._decode(format, payload)
     except DecodeError:
         return (yield from _bypass(store, _BYPASS_DECODE, data))

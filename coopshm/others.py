@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import threading
 
-from . import _segment
-from ._segment import OBSERVER, Call, Segment, open_segment
+from . import _codes
+from ._codes import OBSERVER
+from ._open import open_segment
+from ._segment import Call, Segment
 from .config import CacheConfig, segment_name
 from .errors import CoopshmError
 from .forks import PerProcess
@@ -26,9 +28,9 @@ _lock = PerProcess(lambda: threading.Lock())
 
 def search_on(segment: Segment, call: Call) -> int:
     """Finish the search for cycles that a claim began. Returns JOINED or CYCLE."""
-    code: int = _segment.JOINED
+    code: int = _codes.JOINED
     seen = 0
-    while code == _segment.JOINED and (id := segment.unknown_cache()) not in (0, seen) and _observe(id):
+    while code == _codes.JOINED and (id := segment.unknown_cache()) not in (0, seen) and _observe(id):
         code, seen = segment.search_again(call), id
     return code
 

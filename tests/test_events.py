@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import coopshm
-from coopshm import _segment
+from coopshm import _codes
 from tests import raw
 from tests.procs import Child
 
@@ -233,7 +233,7 @@ def _hold(conn: Any, settings: Any, lock: str) -> None:
     if lock == "write":
         raw.hold_write_lock(c)
     else:
-        assert c._attachment.segment.reset_lock(1) == _segment.OK
+        assert c._attachment.segment.reset_lock(1) == _codes.OK
     conn.send("held")
     conn.recv()
 

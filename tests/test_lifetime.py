@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import coopshm
-from coopshm import _segment, config
+from coopshm import _codes, _open, config
 from tests.procs import CONTEXT, WATCHDOG, Child, run
 
 
@@ -50,9 +50,7 @@ def test_a_host_cache_survives_restarts(settings, namespace) -> None:
 def test_an_observer_counts_as_nobody(settings, namespace) -> None:
     options = settings(lifetime="app")
     assert _session(options, "first") == ("first", 1)
-    observer = _segment.open_segment(
-        namespace, config.load(options).cache("c"), b"", role=_segment.OBSERVER, create=False
-    )
+    observer = _open.open_segment(namespace, config.load(options).cache("c"), b"", role=_codes.OBSERVER, create=False)
     assert observer.describe().processes == 0
     assert observer.describe().rows_used == 1  # the first session's: it has none itself
     assert len(observer.entries()) == 1

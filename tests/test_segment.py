@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import coopshm
-from coopshm import _segment
+from coopshm import _codes, _segment
 from tests.conftest import SHM, clean
 from tests.procs import Child, run
 
@@ -259,4 +259,4 @@ def test_codes_of_the_core_have_an_error_each() -> None:
         _segment.lib.CSM_SYSTEM: coopshm.SegmentError,
     }.items():
         with pytest.raises(error, match="cache 'x'"):
-            _segment.check(code, "cache 'x'")
+            _codes.check(code, "cache 'x'")

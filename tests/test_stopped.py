@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import coopshm
-from coopshm import _segment, attachment
+from coopshm import _codes, _segment, attachment
 from tests.conftest import clean
 from tests.procs import Child, threads
 from tests.soak.holder import Holder, build
@@ -91,7 +91,7 @@ def test_a_call_that_begins_again_does_not_get_new_patience(cache, monkeypatch) 
         if len(seen) > 2:
             return original(self, call, *args)
         call.stalled_ns += 123
-        return _segment.AGAIN
+        return _codes.AGAIN
 
     monkeypatch.setattr(_segment.Segment, "claim", claim)
     assert c.cached("k", lambda: "v") == "v"
@@ -174,7 +174,7 @@ def test_who_comes_with_another_version_is_not_shown_what_belongs_to_the_old_one
 def _begin_reset(conn: Any, settings: Any) -> None:
     coopshm.configure(settings)
     segment = coopshm.open("c")._attachment.segment
-    assert segment.reset_lock(1) == _segment.OK
+    assert segment.reset_lock(1) == _codes.OK
     conn.send("resetting")
     conn.recv()
     segment.reset_commit(b"2")

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import coopshm
-from coopshm import _segment, limits, once
+from coopshm import _codes, limits, once
 from tests.conftest import clean
 from tests.procs import WATCHDOG, Child
 
@@ -238,11 +238,11 @@ def test_who_begins_again_has_what_time_it_has_left(cache, owner, monkeypatch) -
     for left in (6.0, 2.0, 0.0):
         clock[0] += 4.0
         step.segment.release(step.call)
-        step = loop.send(_segment.AGAIN)  # as after a reset
+        step = loop.send(_codes.AGAIN)  # as after a reset
         assert isinstance(step, once.Wait)
         assert step.seconds == left
     with pytest.raises(StopIteration) as end:
-        loop.send(_segment.TIMEOUT)
+        loop.send(_codes.TIMEOUT)
     assert end.value.value is once.TIMED_OUT
     assert c.stats().waiters == 0
     other.send("go")

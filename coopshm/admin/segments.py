@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Callable
 
-from .._segment import OBSERVER
+from .._codes import OBSERVER
 from ..attachment import Attachment
 from ..config import CacheConfig, segment_name
 from ..errors import CorruptError, OwnershipError

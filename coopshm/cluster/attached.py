@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from .. import _segment
+from .. import _codes
 from ..attachment import lock_resets
 from ..config import CacheConfig, resolve_callable
 from ..errors import BusyError
@@ -87,18 +87,18 @@ def storing(segment: SidecarSegment, generation: int, entry: Entry, awaited: boo
 
     def store() -> Delivered:
         code, call = segment.take(generation, entry.key)
-        if code == _segment.OWNER:
+        if code == _codes.OWNER:
             try:
                 code = segment.publish(call, entry.key, int(Kind.VALUE), entry.format, (entry.payload,))
             finally:
                 segment.segment.release(call)
-            if code == _segment.OK:
+            if code == _codes.OK:
                 return Delivered.STORED
-            if code in _segment.FULL:
+            if code in _codes.FULL:
                 return Delivered.PASSED if awaited else Delivered.FULL
-        if code in (_segment.READY, _segment.JOINED):
+        if code in (_codes.READY, _codes.JOINED):
             return Delivered.KNOWN
-        if code == _segment.STALE:
+        if code == _codes.STALE:
             return Delivered.STALE
         return Delivered.GONE if code in _NO_LOCK else Delivered.FULL
 
@@ -110,12 +110,12 @@ def passing(segment: SidecarSegment, flight: int, serial: int, entry: Entry) -> 
 
     def hand_on() -> Delivered:
         code, call = segment.take_asked(flight, serial)
-        if code == _segment.OWNER:
+        if code == _codes.OWNER:
             try:
                 code = segment.publish(call, b"", int(entry.kind), entry.format, (entry.payload,))
             finally:
                 segment.segment.release(call)
-            if code == _segment.NOT_STORED:
+            if code == _codes.NOT_STORED:
                 return Delivered.PASSED
         return Delivered.GONE if code in _NO_LOCK else Delivered.UNWANTED
 
@@ -144,7 +144,7 @@ def flip(at: Attached, config: CacheConfig, stamp: Stamp, instead_of: Standing) 
             code = segment.reset(stamp.version, stamp.counter)
         else:
             code = segment.adopt(stamp.version, stamp.counter, stamp.node)
-        if code != _segment.OK:
+        if code != _codes.OK:
             raise ResetFailedError(f"{segment.label}: the write lock could not be had (code {code})")
     finally:
         segment.segment.reset_unlock()

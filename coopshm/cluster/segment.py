@@ -10,9 +10,11 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from .. import _segment
+from .. import _codes
+from .._codes import SIDECAR
 from .._core import ffi, lib
-from .._segment import SIDECAR, Call, Segment, open_segment
+from .._open import open_segment
+from .._segment import Call, Segment
 from ..config import CacheConfig
 from ..errors import BusyError
 from .relay import KEY_ID_BYTES_MAX, KeyId
@@ -109,7 +111,7 @@ class SidecarSegment:
                     f"{segment.label}: it has a sidecar already, or a stopped process has its write lock; one sidecar "
                     f"per host and namespace"
                 )
-            _segment.check(code, segment.label)
+            _codes.check(code, segment.label)
         except BaseException:
             segment.leave()
             raise
@@ -184,8 +186,8 @@ class SidecarSegment:
             return self._log_entry(self._position[0])
         if code == MISS:
             return int(self._position[0])
-        if code != _segment.STALE:
-            _segment.check(code, self.label)
+        if code != _codes.STALE:
+            _codes.check(code, self.label)
         return None
 
     def find(self, generation: int, key: bytes) -> LogEntry | None:

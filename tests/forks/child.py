@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import coopshm
-from coopshm._segment import JOINED, OK, TIMEOUT, lib
+from coopshm._codes import JOINED, OK, TIMEOUT
+from coopshm._segment import lib
 from coopshm.keys import encode_key
 from tests import raw
 from tests.forks import situations

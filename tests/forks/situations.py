@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import coopshm
-from coopshm._segment import OK, lib
+from coopshm._codes import OK
+from coopshm._segment import lib
 from tests import raw
 from tests.procs import WATCHDOG
 

@@ -35,13 +35,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from coopshm import _segment
+from coopshm import _codes, _segment
 
 from . import records
 from .records import ALARM, BEGIN, CALL, CONT, DEAD, END, FORK, HELD, KILL, PUBLISH, RESET, STOP, UNFINISHED, name_of
 from .witness import Interval, Witness
 
-_STORED, _BUSY = _segment.OK, _segment.lib.CSM_BUSY
+_STORED, _BUSY = _codes.OK, _segment.lib.CSM_BUSY
 _CODES = {getattr(_segment.lib, name): name[4:].lower() for name in ("CSM_STALE", "CSM_FORKED", "CSM_BUSY")}
 _CODES |= {
     _segment.lib.CSM_NOT_STORED: "failure or NoCache",

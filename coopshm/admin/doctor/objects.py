@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ..._describe import rows
-from ..._segment import bytes_needed, in_use
+from ..._open import bytes_needed, in_use
 from ...config import CacheConfig, Config
 from ...errors import CoopshmError, LayoutError, OwnershipError
 from ...objects import SHM, Place
