@@ -126,7 +126,8 @@ async def _share(
     flight = flights.get(at)
     told = LEADS if flight is None else await _wait_in(flight, limit)
     if told is TIMED_OUT:
-        return TIMED_OUT
+        doubts = flight is not None and flight.doubt()
+        return await _drive(steps(store, data, key, origin, limit), fn) if doubts else TIMED_OUT
     if flight is None:
         flight = flights[at] = Flight(functools.partial(flights.pop, at))
     if told is LEADS:

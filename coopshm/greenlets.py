@@ -80,7 +80,8 @@ def _share(store: Store, data: bytes, key: object, limit: Limit | None, drive: C
         flight = flights.get(at)
         told = LEADS if flight is None else _wait_in(flight, limit)
         if told is TIMED_OUT:
-            return TIMED_OUT
+            doubts = flight is not None and flight.doubt()
+            return drive(steps(store, data, key, None, limit)) if doubts else TIMED_OUT
         if flight is None:
             flight = flights[at] = Flight(functools.partial(flights.pop, at))
         if told is LEADS:

@@ -28,17 +28,19 @@ ENDED: Final = object()
 class Flight:
     """One loop and those who share it. Whoever takes its steps does so within `with`, and sets `value` at the end."""
 
-    __slots__ = ("_forget", "_tells", "origin", "value")
+    __slots__ = ("_doubted", "_forget", "_tells", "origin", "value")
 
     def __init__(self, forget: Callable[[], object]) -> None:
         """`forget` is called when nobody can join any more."""
         self._forget = forget
+        self._doubted = False
         self._tells: OrderedDict[object, Callable[[object], bool]] = OrderedDict()
         self.origin: Origin | None = None
         self.value: object = MISSING
 
     def __enter__(self) -> None:
         self.value = MISSING
+        self._doubted = False
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -62,6 +64,13 @@ class Flight:
 
     def leave(self, place: object) -> None:
         self._tells.pop(place, None)
+
+    def doubt(self) -> bool:
+        """Ask when the time of somebody in the queue is up: is it to take the steps by itself, without waiting? The
+        first one is. It finds out whether there is a computation at all: who takes the steps for all may be waiting for
+        the cluster's answer, and have the time to."""
+        first, self._doubted = not self._doubted, True
+        return first
 
     def pass_on(self) -> None:
         """Have the next one take the steps."""

@@ -88,6 +88,7 @@ class SegmentHost:
         self._standing: Standing | None = None
         self._told: Standing | None = None  # what the relay has been told of
         self._adopting = False
+        self._looks_soon = False
         self._leases: dict[KeyId, _Lease] = {}
         self._granted: set[tuple[int, int]] = set()  # of them, by flight and serial
         self._key_ids: dict[tuple[int, int], KeyId] = {}  # by flight and serial
@@ -174,7 +175,13 @@ class SegmentHost:
 
     # ---- what workers have done
 
+    def _look_soon(self) -> None:
+        if not self._looks_soon:
+            self._looks_soon = True
+            asyncio.get_running_loop().call_soon(self._look)
+
     def _look(self) -> None:
+        self._looks_soon = False
         at = self._at
         if at is None:
             return
@@ -278,7 +285,7 @@ class SegmentHost:
             await asyncio.to_thread(flip, at, self._config, stamp, instead_of)
         finally:
             self._adopting = False
-            asyncio.get_running_loop().call_soon(self._look)
+            self._look_soon()
 
     def acknowledged(self, node: str, covers: int, state: NodeState) -> None:
         self._states[node] = state
@@ -321,6 +328,7 @@ class SegmentHost:
         lease = self._lease(stamp, key_id)
         if lease is not None and self._at is not None:
             self._at.segment.want(lease.flight, lease.serial)
+            self._look_soon()  # which queues for the outcome
 
     # ---- entries
 

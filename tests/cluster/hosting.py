@@ -113,12 +113,24 @@ def answer_to(conn: Connection, kind: str, key: object, options: dict[str, Any],
     if kind == "destroy":
         coopshm.open("c").destroy()
         return ("got", None)
+    if kind == "tasks":
+        return ("got", asyncio.run(_two_tasks(key, tally)))
     slow = options.pop("slow", False)
     fn = (lambda: _wait_told(conn, kind, key, tally)) if slow else (lambda: _compute(kind, key, tally))
     try:
         return ("got", coopshm.cached("c", key, fn, **options))
     except Exception as exc:
         return ("raised", type(exc).__name__, str(exc))
+
+
+async def _two_tasks(key: object, tally: Tally) -> list[object]:
+    """Of two that ask for one key, the second has no time."""
+
+    async def compute() -> object:
+        return _compute("value", key, tally)
+
+    cache = coopshm.open("c")
+    return await asyncio.gather(cache.acached(key, compute), cache.acached(key, compute, timeout=0))
 
 
 class Worker:

@@ -109,6 +109,8 @@ class MemoryHost:
             self._flip(stamp)
             if self.relay is not None:
                 self.relay.moved(self.name)  # before the relay knows that it is done: it may be told so
+            for _ in range(len(self.adopted) % 4):  # and by then much may have been said and heard
+                await asyncio.sleep(0)
 
     async def deliver(self, stamp: Stamp, entry: Entry) -> Delivered:
         await asyncio.sleep(0)

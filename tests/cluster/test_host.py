@@ -160,6 +160,27 @@ def test_an_outcome_that_others_wait_for_is_handed_on(conf, tally) -> None:
     go(main)
 
 
+def test_what_is_wanted_is_waited_for_at_once(conf, tally) -> None:
+    async def main() -> None:
+        w = await worker(conf, tally)
+        async with hosted(conf) as (host, heard):
+            heard.answer = host.grant
+            assert await w.ask("k", "fail", slow=True) == ("computing", "k")
+            at = host._at
+            assert at is not None
+            at._ends = True  # it is not rung, nor does it look by itself
+            await asyncio.to_thread(at._thread.join)
+            await asyncio.sleep(0)  # what had been asked for by then
+            assert coopshm_waiters(conf) == 0
+            host.want(stamp_of(host), encoded("k"))
+            await asyncio.sleep(0)
+            assert coopshm_waiters(conf) == 1
+            w.child.send("go")
+            assert (await asyncio.to_thread(w.child.receive))[0] == "raised"
+
+    go(main)
+
+
 def test_what_nobody_wanted_is_only_over(conf, tally) -> None:
     async def main() -> None:
         w = await worker(conf, tally)
@@ -290,6 +311,16 @@ def test_who_will_not_wait_computes_at_once(conf, tally) -> None:
             await until(lambda: encoded("l") in [key for _, key, _ in heard.asks])  # whether "k" was seen or not
             host.hold(stamp_of(host), encoded("l"))
             assert (await asked)[:2] == ("raised", "WaitTimeout")  # somebody does compute
+
+    go(main)
+
+
+def test_a_task_that_will_not_wait_computes_while_another_one_waits_for_the_answer(conf, tally) -> None:
+    async def main() -> None:
+        w = await worker(conf, tally)
+        async with hosted(conf):
+            assert await w.ask("k", "tasks") == ("got", ["computed k"] * 2)
+        assert len(tally) == 1
 
     go(main)
 

@@ -223,6 +223,27 @@ def test_who_adopts_a_stamp_does_not_say_that_it_includes_what_the_old_one_did()
     assert follow(a, told).stamp == Stamp(7, b"1", a.origin)
 
 
+def test_what_is_adopted_may_be_seen_told_and_surpassed_before_the_adoption_returns() -> None:
+    """A raised stamp that was taken for a worker's reset would not include what it was raised over, and so be raised
+    over in turn, for ever."""
+    a, b, c = Node("a"), Node("b"), Node("c")
+    theirs, mine = reset(a, 5), reset(b, 3)
+    b.hear(theirs)
+    wanted = b.history.wanted(b.standing())
+    assert wanted == Claim(Stamp(6, b"1", b.origin), {a.origin: 5, b.origin: 3})
+    b.flip(wanted.stamp)
+    b.own = 6
+    told = b.history.claim(b.standing())  # by whoever sees it first
+    assert (told.covers(a.origin), told.covers(b.origin)) == (5, 6)
+    assert b.hear(theirs) is Heard.BEHIND
+    assert b.hear(mine) is Heard.BEHIND
+    assert b.hear(told) is Heard.SAME
+    assert b.history.claim(b.standing()) == told
+    assert b.hear(Claim(Stamp(7, b"1", c.origin), {b.origin: 6})) is Heard.AHEAD
+    assert b.history.wanted(b.standing()) == Claim(Stamp(7, b"1", c.origin), {b.origin: 6})
+    assert follow(a, told) == Claim(told.stamp, {a.origin: 5, b.origin: 6})  # and does not raise
+
+
 def test_a_reset_here_includes_what_the_host_stood_at_and_another_segment_includes_nothing() -> None:
     a, b = Node("a"), Node("b")
     follow(b, reset(a, 5))
