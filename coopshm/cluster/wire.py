@@ -148,6 +148,9 @@ class Sender:
                     written.set_exception(ConnectionResetError("the connection ended"))
                     written.exception()  # whoever waited may be gone as well
             self._log = None
+            # What is raised here has this frame, and may be kept for long (a task's, another exception's context): with
+            # these variables it would keep payloads pinned in a segment.
+            answer = log = written = None
 
     def _write(self, data: bytes | memoryview) -> None:
         self._writer.write(data)

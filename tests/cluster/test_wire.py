@@ -271,3 +271,45 @@ def test_a_connection_that_ends_lets_go_of_what_it_was_sending() -> None:
         run(attempt())
     finally:
         gc.enable()
+
+
+def test_what_ended_a_connection_has_nothing_of_what_was_being_sent() -> None:
+    class Payload(bytearray):
+        """As a segment's: pinned for as long as anybody has it."""
+
+    class Writer:
+        def __init__(self) -> None:
+            self.full = asyncio.Event()
+
+        def write(self, data: bytes) -> None: ...
+
+        async def drain(self) -> None:
+            self.full.set()
+            await asyncio.Event().wait()
+
+    async def serve(sender: wire.Sender, payloads: list[weakref.ref[Payload]]) -> None:
+        payload = Payload(3 * wire.PIECE_BYTES)
+        payloads.append(weakref.ref(payload))
+        await sender.log(begin(), memoryview(payload))
+
+    async def attempt() -> None:
+        payloads: list[weakref.ref[Payload]] = []
+        writer = Writer()
+        sender = wire.Sender(writer)
+        sending = asyncio.ensure_future(serve(sender, payloads))
+        running = asyncio.ensure_future(sender.run())
+        await writer.full.wait()
+        for task in (sending, running):  # as when nobody follows any more, and then the connection is given up
+            task.cancel()
+        await asyncio.wait([sending])
+        with pytest.raises(asyncio.CancelledError) as kept:  # as by whoever waited for it
+            await running
+        del sending, task
+        assert [payload() for payload in payloads] == [None]
+        assert kept.value is not None
+
+    gc.disable()
+    try:
+        run(attempt())
+    finally:
+        gc.enable()
