@@ -29,6 +29,7 @@ A map of the package, each module importing only from those above it:
     cache       a cache, in threads             sharing    one loop for many tasks or greenlets
     aio         the same for asyncio            greenlets  waiting, under gevent
     decorators  memoize                         observe    attaching from outside, to look on
+    rates       how fast counters grow
     status/     looking again and again: a page for people
     metrics     the same for Prometheus (imports its client: coopshm[metrics])
     admin/      the command line                integrations/  for Flask and Django

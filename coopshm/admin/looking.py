@@ -10,6 +10,7 @@ import click
 from .. import keys
 from .._segment import FlightInfo
 from ..errors import CoopshmError, shorten_text
+from ..rates import hit_ratio
 from ..stats import Histogram, Stats, collect
 from . import segments
 from .segments import MissingError, Place
@@ -17,7 +18,7 @@ from .session import Session, complain, json_option, name_argument, version_text
 from .text import Cell, Table, age, fill, number, percent
 from .text import size as size_text
 
-__all__ = ["COMMANDS", "flight_document", "flight_row", "hit_ratio", "ratio_cell"]
+__all__ = ["COMMANDS", "flight_document", "flight_row", "ratio_cell"]
 
 _HEADER = "NAMESPACE CACHE ENTRIES USED LIMIT FILL HITS VERSION GENERATION PROCESSES".split()
 
@@ -26,11 +27,6 @@ _SIZES = ("memory_limit", "bytes_used", "pinned_bytes", "reserved_bytes", "stran
 
 #: What the list shows of the statistics.
 _LISTED = ("entries", "bytes_used", "memory_limit", "version", "generation", "processes")
-
-
-def hit_ratio(hits: float, misses: float) -> float | None:
-    """Return what part of the look-ups were hits; None if there were none."""
-    return hits / (hits + misses) if hits + misses else None
 
 
 def ratio_cell(ratio: float | None) -> str:

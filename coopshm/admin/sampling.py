@@ -17,18 +17,10 @@ from .._segment import FlightInfo, Segment
 from ..errors import CoopshmError
 from ..objects import Place, existing
 from ..observe import MissingError, attach, path
+from ..rates import hit_ratio, per_second, seconds_between
 from ..stats import Stats, collect
 
-__all__ = ["RATES", "Sample", "Sampler"]
-
-#: What is shown per second: the name, and the statistics whose sum it is.
-RATES: dict[str, tuple[str, ...]] = {
-    "hits": ("hits", "hot_hits"),
-    "misses": ("misses",),
-    "computations": ("computations",),
-    "waits": ("waits",),
-    "failures": ("failures",),
-}
+__all__ = ["Sample", "Sampler"]
 
 
 class Slow(NamedTuple):
@@ -44,8 +36,8 @@ class Sample(NamedTuple):
     """One look at one cache.
 
     Attributes:
-        rates: per second since the last look at the same segment, by the names of RATES, and "bypasses". None at the
-            first look.
+        rates: per second since the last look at the same segment: hits (of both kinds), misses, computations, waits,
+            failures, bypasses. None at the first look.
         hit_ratio: of the look-ups since then; None if there were none.
         error: why nothing else is known; then the others are None or empty.
     """
@@ -60,12 +52,11 @@ class Sample(NamedTuple):
 
 
 class _Watched:
-    """An attached cache, and what it had counted when it was last looked at."""
+    """An attached cache, and the last look at it."""
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
-        self.at_ns = 0
-        self.counts: dict[str, int] = {}
+        self.last: tuple[float, Stats] | None = None
 
 
 class Sampler:
@@ -76,13 +67,17 @@ class Sampler:
         self._caches = caches
         self._watched: dict[Place, _Watched] = {}
 
-    def look(self) -> list[Sample]:
-        """Return a sample of each cache, by name. One that there is not, or not any more, only if it was asked for."""
+    def look(self, clock: float | None = None) -> list[Sample]:
+        """Return a sample of each cache, by name. One that there is not, or not any more, only if it was asked for.
+
+        Args:
+            clock: when that is, in monotonic seconds. Default: now, for each.
+        """
         places = [Place(self._namespace, cache) for cache in self._caches] or existing(self._namespace)
         samples = []
         for place in places:
             try:
-                samples.append(self._sample(place))
+                samples.append(self._sample(place, clock))
             except MissingError as exc:
                 self._forget(place)
                 if self._caches:
@@ -94,25 +89,22 @@ class Sampler:
             self._forget(place)
         return samples
 
-    def _sample(self, place: Place) -> Sample:
+    def _sample(self, place: Place, clock: float | None) -> Sample:
         watched = self._watched.get(place)
         if watched is not None and not _is_current(place, watched.segment):
             self._forget(place)
             watched = None
         if watched is None:
             watched = self._watched[place] = _Watched(attach(place))
-        now, stats, flights = time.monotonic_ns(), collect(place.cache, watched.segment), watched.segment.flights()
-        counts = {name: sum(getattr(stats, field) for field in fields) for name, fields in RATES.items()}
-        counts["bypasses"] = sum(stats.bypasses.values())
+        now = time.monotonic() if clock is None else clock
+        stats, flights = collect(place.cache, watched.segment), watched.segment.flights()
         rates = ratio = None
-        if watched.at_ns:
-            seconds = max(now - watched.at_ns, 1) / 1e9
-            # What is counted never goes back; what a damaged row says may.
-            gained = {name: max(0, count - watched.counts[name]) for name, count in counts.items()}
-            rates = {name: count / seconds for name, count in gained.items()}
-            looked = gained["hits"] + gained["misses"]
-            ratio = gained["hits"] / looked if looked else None
-        watched.at_ns, watched.counts = now, counts
+        if watched.last is not None:
+            then, before = watched.last
+            rates = per_second(before, stats, seconds_between(then, now))
+            rates["hits"] += rates.pop("hot_hits")
+            ratio = hit_ratio(rates["hits"], rates["misses"])
+        watched.last = now, stats
         return Sample(place, stats, rates, ratio, flights, _slowest(watched.segment), None)
 
     def _forget(self, place: Place) -> None:

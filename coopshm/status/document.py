@@ -12,7 +12,7 @@ from .._describe import RowInfo
 from ..objects import Place
 from ..stats import Histogram, Stats
 from ..versions import encode_version
-from .history import COUNTED, History, Reset
+from .history import History, Reset
 from .look import Details, Flight, Look
 
 __all__ = ["make", "quantile"]
@@ -58,19 +58,8 @@ def _summary(look: Look, history: History) -> dict[str, object]:
         "waiters": stats.waiters,
         "hits": stats.hits + stats.hot_hits,
         "misses": stats.misses,
-        "recent": _recent(look.place, history),
+        "recent": history.recent(look.place, _RECENT),
     }
-
-
-def _recent(place: Place, history: History) -> dict[str, float] | None:
-    """Return the rates of the last seconds. None until two looks have been taken."""
-    growth = history.growth(place, _RECENT)
-    if growth is None:
-        return None
-    first, last, seconds = growth
-    rates = {name: (getattr(last, name) - getattr(first, name)) / seconds for name in COUNTED}
-    bypasses = sum(last.bypasses.values()) - sum(first.bypasses.values())
-    return {**rates, "bypasses": bypasses / seconds}
 
 
 def _detail(place: Place, stats: Stats, details: Details, history: History) -> dict[str, object]:

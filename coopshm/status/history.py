@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..objects import Place
+from ..rates import COUNTED, per_second, seconds_between
 from ..stats import Stats
 from .look import Look, Numbers, Watch
 
-__all__ = ["COUNTED", "GAUGED", "History", "Reset", "Sampler"]
+__all__ = ["GAUGED", "History", "Reset", "Sampler"]
 
-#: Fields of `Stats` whose growth is kept, as a rate per second.
-COUNTED = ("hits", "hot_hits", "misses", "computations", "waits", "failures")
 #: Fields of `Stats` that are kept as they are.
 GAUGED = ("bytes_used", "entries", "flights", "waiters", "pinned_chunks")
 
@@ -107,28 +106,22 @@ class History:
             samples = list(self._kept[place].samples) if place in self._kept else []
         pairs = list(itertools.pairwise(samples))
 
-        def rates(counts: Sequence[int]) -> list[float]:
-            return [(counts[i + 1] - counts[i]) / max(b.clock - a.clock, 1e-3) for i, (a, b) in enumerate(pairs)]
-
-        def values(name: str) -> list[int]:
-            return [int(getattr(sample.stats, name)) for sample in samples]
-
+        grown = [per_second(a.stats, b.stats, seconds_between(a.clock, b.clock)) for a, b in pairs]
         return {
             "at": [b.at for _, b in pairs],
-            **{name: rates(values(name)) for name in COUNTED},
-            "bypasses": rates([sum(sample.stats.bypasses.values()) for sample in samples]),
-            **{name: [float(value) for value in values(name)[1:]] for name in GAUGED},
+            **{name: [rates[name] for rates in grown] for name in (*COUNTED, "bypasses")},
+            **{name: [float(getattr(b.stats, name)) for _, b in pairs] for name in GAUGED},
         }
 
-    def growth(self, place: Place, seconds: float) -> tuple[Stats, Stats, float] | None:
-        """Return the first and the last sample of the last so many seconds, and the time between. None, if there is one
-        sample at most."""
+    def recent(self, place: Place, seconds: float) -> dict[str, float] | None:
+        """Return the mean rates of the last so many seconds. None, if there is one sample at most."""
         with self._lock:
             samples = list(self._kept[place].samples) if place in self._kept else []
         recent = [sample for sample in samples if sample.clock >= samples[-1].clock - seconds]
         if len(recent) < 2:
             return None
-        return recent[0].stats, recent[-1].stats, max(recent[-1].clock - recent[0].clock, 1e-3)
+        first, last = recent[0], recent[-1]
+        return per_second(first.stats, last.stats, seconds_between(first.clock, last.clock))
 
     def resets(self, place: Place) -> list[Reset]:
         """Return the resets of a cache that were seen, the newest first."""

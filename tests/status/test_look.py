@@ -144,7 +144,7 @@ def test_rates_and_resets(watch: Watch, cache: Callable[..., coopshm.Cache], nam
     mine.cached(0, lambda: 0)
     history.add(watch.looks(), clock=100.0)
     assert history.series(place)["at"] == []
-    assert history.growth(place, 10) is None
+    assert history.recent(place, 10) is None
     for key in range(1, 7):
         mine.cached(key, lambda: 0)
     history.add(watch.looks(), clock=102.0)
