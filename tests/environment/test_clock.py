@@ -216,6 +216,7 @@ def test_the_wall_clock_is_set_while_others_wait(settings, namespace, shim) -> N
 # ---- and nothing in the code can notice
 
 #: Names of the standard library that tell the time of day.
+CLOCKS = {"time", "datetime", "date"}
 WALL = {"time", "time_ns", "localtime", "gmtime", "ctime", "now", "utcnow", "today", "CLOCK_REALTIME"}
 
 
@@ -238,9 +239,8 @@ def _who_asks(module: str, tree: ast.AST) -> list[str]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             within = (*within, node.name)
         where = f"{module}: {'.'.join(within)}"
-        if isinstance(node, ast.Attribute) and node.attr in WALL:
-            if ast.unparse(node).split(".")[0] in ("time", "datetime", "date"):
-                found.append(where)
+        if isinstance(node, ast.Attribute) and node.attr in WALL and ast.unparse(node).split(".")[0] in CLOCKS:
+            found.append(where)
         if isinstance(node, ast.ImportFrom) and node.module in ("time", "datetime"):
             found.extend(where for name in node.names if name.name in WALL)
         for child in ast.iter_child_nodes(node):
