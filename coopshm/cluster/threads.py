@@ -47,18 +47,23 @@ class Worker:
     def _run(self) -> None:
         while True:
             self._wanted.acquire()
-            done: list[tuple[asyncio.Future[object], object, Exception | None]] = []
-            while self._jobs:
-                call, future = self._jobs.popleft()
-                try:
-                    done.append((future, call(), None))
-                except Exception as exc:  # noqa: BLE001  # it is the future's
-                    done.append((future, None, exc))
-            if done:
-                with contextlib.suppress(RuntimeError):  # the loop was closed
-                    self._loop.call_soon_threadsafe(_settle, done)
+            self._work()
             if self._ends and not self._jobs:
                 return
+
+    def _work(self) -> None:
+        """Make the calls that there are. A function of its own: what they have, entries that are pinned in a segment
+        among it, would live on in its variables until the next call, which may be long in coming."""
+        done: list[tuple[asyncio.Future[object], object, Exception | None]] = []
+        while self._jobs:
+            call, future = self._jobs.popleft()
+            try:
+                done.append((future, call(), None))
+            except Exception as exc:  # noqa: BLE001  # it is the future's
+                done.append((future, None, exc))
+        if done:
+            with contextlib.suppress(RuntimeError):  # the loop was closed
+                self._loop.call_soon_threadsafe(_settle, done)
 
 
 def _settle(done: list[tuple[asyncio.Future[object], object, Exception | None]]) -> None:
