@@ -71,6 +71,10 @@ SOAK_ARGS ?=
 soak: $(INSTALLED) ## everything at once for SECONDS (60) while processes are killed and stopped; SOAK_ARGS
 	$(PY) -m tests.soak --seconds $(SECONDS) $(SOAK_ARGS)
 
+.PHONY: soak-cluster
+soak-cluster: $(INSTALLED) ## whole hosts with sidecars for SECONDS (60), links and processes failing at random; SOAK_ARGS. Needs root
+	$(PY) -m tests.soak_cluster --seconds $(SECONDS) $(SOAK_ARGS)
+
 .PHONY: takeover
 takeover: $(INSTALLED) ## how long the living wait for the dead and the stopped
 	$(PY) -m tests.soak.takeover

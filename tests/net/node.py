@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from tests.servers.gunicorn import Gthread
 from tests.servers.site import Site, until
 
 PORT = 7411
+
+_SIDECAR = str(Path(sys.executable).with_name("coopshm-sidecar"))
 
 _CONFIG = """
 namespace = "net"
@@ -105,7 +108,7 @@ class Web(Gthread):
 class Sidecar:
     """One process of `coopshm-sidecar`; started when made, and ready."""
 
-    def __init__(self, host: Host, site: Site) -> None:
+    def __init__(self, host: Host, site: Site, program: Sequence[str] = (_SIDECAR,)) -> None:
         self._log = site.directory / "sidecar.log"
         told = site.directory / "notify"
         told.unlink(missing_ok=True)
@@ -113,7 +116,7 @@ class Sidecar:
             ear.bind(str(told))
             ear.settimeout(0.05)
             self._process = subprocess.Popen(
-                host.command([str(Path(sys.executable).with_name("coopshm-sidecar"))]),
+                host.command(program),
                 env={**site.environment(), "NOTIFY_SOCKET": str(told)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -1,0 +1,236 @@
+"""A run: episodes, in each of which things go wrong, are mended, and all must be well again.
+
+wrong    one to three faults at the same time, while workers call, reset, are killed and stopped
+mended   no resets, nobody killed: the nodes come to one stamp and take each other to be live; what one host
+         computes, all have; what all ask for at once is computed once
+whole    workers go on, reset, and are killed now and then, with nothing else wrong: once in the cluster
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.net.network import Switch
+from tests.procs import WATCHDOG
+
+from . import goods
+from .engine import Engine
+from .events import Control, Log, now
+from .faults import Faults, Pests, can_slow_down
+from .hosts import Plan, SoakHost
+
+
+class Failed(Exception):  # noqa: N818
+    """It does not come to where it must; what is said is why."""
+
+
+class Run:
+    """One soak. What is wrong is in `found`, as (what, text)."""
+
+    def __init__(
+        self,
+        directory: Path,
+        seed: int,
+        nodes: int,
+        workers: int,
+        lease_timeout: float,
+        relay: str,
+        trace: bool = False,
+    ) -> None:
+        self.found: list[tuple[str, str]] = []
+        self.sound: dict[str, Any] = {}  # the last word of each host
+        self.resumed: dict[str, str] = {}  # the logs of the sidecars
+        self.episodes = self.probes = 0
+        self.waits: list[float] = []  # seconds from the end of the faults until all was well
+        self.log = Log(directory)
+        self._control = Control(directory)
+        self._directory, self._nodes, self._relay = directory, nodes, relay
+        self._rng = random.Random(f"{seed} episodes")
+        self._pests_rng = random.Random(f"{seed} pests")
+        self._pool = ThreadPoolExecutor(2 * nodes + 4)
+        addresses = [f"10.9.0.{number}" for number in range(1, nodes + 1)]
+        self._plan = Plan(directory, seed, addresses, workers, lease_timeout, "", trace)
+        self.hosts: list[SoakHost] = []
+
+    def run(self, seconds: float) -> None:
+        """All of it."""
+        with ExitStack() as stack:
+            stack.callback(self._pool.shutdown, wait=False, cancel_futures=True)
+            engine = self._boot(stack)
+            pests = Pests(
+                self.hosts, {host.name: str(host.ask("pid")) for host in self.hosts}, self._pests_rng, self.log
+            )
+            stack.callback(pests.end)
+            faults = Faults(self.hosts, self._rng, self.log, can_slow_down(self.hosts[0]), engine)
+            try:
+                end = time.monotonic() + seconds
+                self._control.resets, self._control.word = True, Control.GO
+                while time.monotonic() < end:
+                    self._episode(faults, pests)
+                self._end(pests)
+            except Failed as failed:
+                self.found.append(("not well", f"at {now()}: {failed}"))
+            except Exception:  # a host that does not answer, a fault that could not be made: judge what there is
+                self.found.append(("not well", f"at {now()}: {traceback.format_exc()}"))
+            finally:
+                for host in self.hosts:
+                    self.resumed[host.name] = host.sidecar_log()
+
+    def _boot(self, stack: ExitStack) -> Engine | None:
+        switch = Switch()
+        stack.callback(switch.end)
+        engine = None
+        if self._relay == "redis":
+            engine = Engine(switch, self._directory)
+            stack.callback(engine.end)
+            self._plan = self._plan._replace(engine=engine.url)
+        for number in range(1, self._nodes + 1):
+            self.hosts.append(SoakHost(switch, number, self._plan, self.log))
+            stack.callback(self.hosts[-1].end)
+        for host in self.hosts:
+            host.ask("standing")  # by now there are segments, of which a sidecar makes none
+        self._all(SoakHost.start_sidecar)
+        self._be_well()
+        return engine
+
+    def _all(self, what: Callable[[SoakHost], Any]) -> list[Any]:
+        """Of each host, at once."""
+        return [done.result(WATCHDOG + 30) for done in [self._pool.submit(what, host) for host in self.hosts]]
+
+    # ---- an episode
+
+    def _episode(self, faults: Faults, pests: Pests) -> None:
+        self.episodes += 1
+        pests.set(Pests.ALL)
+        drawn = faults.draw(self._rng.choice((1, 1, 1, 2, 2, 3)))
+        under_way = [self._pool.submit(each.fault) for each in drawn]
+        if self._rng.random() < 0.3:
+            self._admin_resets(self._rng.choice(self.hosts))
+        for done in under_way:
+            done.result(4 * WATCHDOG)
+        faults.mend(drawn)
+        pests.set(Pests.OFF)
+        self._control.resets = False
+        mended = time.monotonic()
+        self._be_well()
+        self.waits.append(time.monotonic() - mended)
+        with self._whole():
+            self._probe()
+            self._control.resets = True
+            pests.set(Pests.KILLS)
+            time.sleep(min(self._rng.expovariate(0.6), 4.0))
+            pests.set(Pests.OFF)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        begin = now()
+        yield
+        self.log.write("whole", begin=begin, end=now())
+
+    def _admin_resets(self, host: SoakHost) -> None:
+        begin = now()
+        done = host.admin("reset", "roomy", "--wait", "0.5s")
+        good = {0: "yes"}.get(done.returncode, "")
+        if not good:
+            text = done.stdout + done.stderr
+            good = (
+                "callback"
+                if "up to date" in text
+                else "unconfirmed"
+                if "applied" in text or "wait" in text
+                else "error"
+            )
+        self.log.write(
+            "reset", who=f"{host.name}/admin", host=host.name, cache="roomy", begin=begin, end=now(), stamp=None,
+            done=good, text="" if good in ("yes", "callback") else done.stdout + done.stderr,
+        )  # fmt: skip
+
+    # ---- all is well
+
+    def _be_well(self) -> None:
+        """Return once each node takes all others to be live, and all stand at one stamp, with each cache."""
+        names = {host.name for host in self.hosts}
+        end = time.monotonic() + WATCHDOG
+        while True:
+            found = dict(zip((host.name for host in self.hosts), self._all(SoakHost.standing), strict=True))
+            if all(
+                {name for name, state in of["nodes"].items() if state == "live"} >= names - {host}
+                for host, each in found.items()
+                for of in each.values()
+            ) and all(len({tuple(each[cache]["stamp"]) for each in found.values()}) == 1 for cache in goods.MANY):
+                return
+            if time.monotonic() > end:
+                raise Failed(f"the nodes are not well {WATCHDOG:g} s after all was mended: {found}")
+            time.sleep(0.05)
+
+    def _probe(self) -> None:
+        """What one host computes comes to all; what all ask for at once is computed once (the judge looks)."""
+        for cache in goods.MANY:
+            for host in self.hosts:
+                self.probes += 1
+                key = f"probe {self.probes}"
+                made = host.ask("call", cache=cache, key=key, how="cached")
+                if cache == "roomy":  # in the other there may be no room
+                    for other in self.hosts:
+                        self._until_there(other, cache, key, made["id"])
+            self.probes += 1
+            key = f"probe {self.probes}"
+            self._all(lambda host, cache=cache, key=key: host.ask("call", cache=cache, key=key, how="cached"))
+
+    def _until_there(self, host: SoakHost, cache: str, key: str, id: str) -> None:
+        end = time.monotonic() + WATCHDOG
+        while (found := host.ask("call", cache=cache, key=key, how="get")) is None:
+            if time.monotonic() > end:
+                raise Failed(f"{host.name}: {key} of {cache}, computed as {id}, does not come in {WATCHDOG:g} s")
+            time.sleep(0.005)
+        if found["id"] != id:
+            self.found.append(("once", f"{host.name} has {key} of {cache} as {found}, not as {id}"))
+
+    # ---- the end
+
+    def _end(self, pests: Pests) -> None:
+        pests.set(Pests.OFF)
+        self._control.resets = False
+        self._be_well()
+        self._control.word = Control.END
+        for host, ended in zip(self.hosts, self._all(SoakHost.until_alone), strict=True):
+            if not ended:
+                raise Failed(f"{host.name}: a worker does not end: {host.crew_log()[-4000:]}")
+        self._be_well()
+        self._all(self._until_sound)
+        for host in self.hosts:
+            host.end_sidecar()
+        for host in self.hosts:
+            host.ask("destroy")
+            host.dismiss()
+            self.found += [("left behind", f"{host.name}: /dev/shm/{name}") for name in host.left_in_memory()]
+            self.found += [("left behind", f"{host.name}: {command}") for command in host.left_running()]
+
+    def _until_sound(self, host: SoakHost) -> None:
+        """Nothing is under way any more. What has just ended may be passed on for a moment yet."""
+        end = time.monotonic() + WATCHDOG / 3
+        while True:
+            self.sound[host.name] = found = host.ask("sound")
+            left = {name: each["left"] for name, each in found.items() if any(each["left"].values())}
+            others = {name: each["processes"] for name, each in found.items() if each["processes"] != 1}
+            if not left and not others:
+                break
+            if time.monotonic() > end:
+                if self._plan.trace and host.sidecar is not None:
+                    host.sidecar.signal(signal.SIGUSR2)
+                    time.sleep(1)
+                self.found.append(
+                    ("leak", f"{host.name}: {left}; attached processes (of 1, the sidecar aside): {others}")
+                )
+                break
+            time.sleep(0.05)
+        for name, each in found.items():
+            self.found += [("verify", f"{host.name}, {name}: {fault}") for fault in each["damage"]]
