@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from . import messages as m
 from .relay import Delivered, Entry, Kind, Origin, StaleError, Stamp
 from .resets import Cache
-from .wire import Sender
+from .wire import PIECE_BYTES, Sender
 
 __all__ = ["Followers", "Following"]
 
@@ -284,9 +284,8 @@ class Followers:
             entries = [entry for _, entry in batch.entries if len(entry.payload) <= self._entry_bytes_max]
             if entries:
                 out.send(m.Offer(stream, [entry.key_id for entry in entries], batch.position))
-                for at in await taken.get():
-                    if at < len(entries):
-                        await self._send(out, stream, entries[at], position)
+                wanted = await taken.get()
+                await self._send(out, stream, [(position, entries[at]) for at in wanted if at < len(entries)])
             position = batch.position
             if batch.end:
                 return position
@@ -295,16 +294,25 @@ class Followers:
         """Send what the log has from there on, a batch of it. A function of its own: its entries are pinned in the
         segment for as long as a variable has them, and the next batch may be long in coming."""
         batch = await cache.host.read(generation, position, Origin.LOCAL, READ_BYTES_MAX, READ_ENTRIES_MAX)
-        for place, entry in batch.entries:
-            await self._send(out, stream, entry, place + 1)
+        await self._send(out, stream, [(place + 1, entry) for place, entry in batch.entries])
         return batch.position
 
-    async def _send(self, out: Sender, stream: int, entry: Entry, position: int) -> None:
-        if len(entry.payload) > self._entry_bytes_max:
-            self.too_large += 1
-            return
-        self.entries += 1
-        await out.log(begin_of(m.Purpose.LOG, stream, "", None, entry, position), entry.payload)
+    async def _send(self, out: Sender, stream: int, entries: list[tuple[int, Entry]]) -> None:
+        """Send entries, each with where the log goes on after it; so many at a time that other caches have a turn."""
+        together: list[tuple[m.Begin, bytes | memoryview]] = []
+        size = 0
+        for position, entry in entries:
+            if len(entry.payload) > self._entry_bytes_max:
+                self.too_large += 1
+                continue
+            self.entries += 1
+            together.append((begin_of(m.Purpose.LOG, stream, "", None, entry, position), entry.payload))
+            size += len(entry.payload)
+            if size > PIECE_BYTES:
+                await out.log(together)
+                together, size = [], 0
+        if together:
+            await out.log(together)
 
 
 def begin_of(purpose: int, number: int, cache: str, stamp: Stamp | None, entry: Entry, position: int = 0) -> m.Begin:

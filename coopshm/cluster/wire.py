@@ -18,8 +18,10 @@ import asyncio
 import socket
 import struct
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+
+from msgspec import structs
 
 from . import messages as m
 
@@ -63,7 +65,14 @@ class _Transfer:
     number: int
     payload: memoryview
     sent: int
-    written: asyncio.Future[None] | None
+
+
+@dataclass
+class _Waiting:
+    """Entries of the log that have not begun, and who waits until all of them are written."""
+
+    entries: deque[tuple[m.Begin, memoryview]]
+    written: asyncio.Future[None]
 
 
 class Sender:
@@ -74,7 +83,7 @@ class Sender:
         self._frames: deque[bytes] = deque()
         self._bytes = 0
         self._answers: deque[tuple[m.Begin, memoryview]] = deque()
-        self._log: tuple[m.Begin, memoryview, asyncio.Future[None]] | None = None
+        self._log: _Waiting | None = None
         self._log_free = asyncio.Lock()
         self._news = asyncio.Event()
         self._transfers = 0
@@ -93,26 +102,30 @@ class Sender:
 
     def answer(self, begin: m.Begin, payload: bytes | memoryview) -> None:
         """Queue an entry that somebody waits for."""
-        self._answers.append((begin, memoryview(payload)))
+        self._answers.append((begin, memoryview(payload).cast("B")))
         if len(self._answers) > QUEUE_ANSWERS_MAX:
             self._broken = f"does not read: {len(self._answers)} answers wait for it"
         self._news.set()
 
-    async def log(self, begin: m.Begin, payload: bytes | memoryview) -> None:
-        """Send an entry of the log; return when it is written."""
+    async def log(self, entries: Iterable[tuple[m.Begin, bytes | memoryview]]) -> None:
+        """Send entries of the log; return when they are written.
+
+        Short ones share a write: by itself each would cost a record of TLS, a call of the kernel, switches of tasks.
+        """
         async with self._log_free:
             written = asyncio.get_running_loop().create_future()
-            self._log = (begin, memoryview(payload), written)
+            waiting = deque((begin, memoryview(payload).cast("B")) for begin, payload in entries)
+            self._log = _Waiting(waiting, written)
             self._news.set()
             try:
                 await written
             except asyncio.CancelledError:
-                self._log = None  # if it has not begun: nobody else can have set it
+                self._log = None  # what has not begun: nobody else can have set it
                 raise
             finally:
                 # What it raises has this frame, which would have the future, which has what it raises: the caller's
                 # variables, payloads pinned in a segment, would live until the collector comes round.
-                del written
+                del written, waiting, entries
 
     async def run(self) -> None:
         """Write what is queued until cancelled.
@@ -132,25 +145,24 @@ class Sender:
                 elif answer is not None:
                     answer = self._write_piece(answer)
                 elif self._answers:
-                    answer = self._begin(*self._answers.popleft(), None)
+                    answer = self._begin(*self._answers.popleft())
                 elif log is not None:
                     log = self._write_piece(log)
                 elif self._log is not None:
-                    log, self._log = self._begin(*self._log), None
+                    log = self._write_log(self._log)
                 else:
                     self._news.clear()
                     await self._news.wait()
                     continue
                 await self._writer.drain()
         finally:
-            for written in (log.written if log else None, self._log[2] if self._log else None):
-                if written is not None and not written.done():
-                    written.set_exception(ConnectionResetError("the connection ended"))
-                    written.exception()  # whoever waited may be gone as well
+            if self._log is not None and not self._log.written.done():
+                self._log.written.set_exception(ConnectionResetError("the connection ended"))
+                self._log.written.exception()  # whoever waited may be gone as well
             self._log = None
             # What is raised here has this frame, and may be kept for long (a task's, another exception's context): with
             # these variables it would keep payloads pinned in a segment.
-            answer = log = written = None
+            answer = log = None
 
     def _write(self, data: bytes | memoryview) -> None:
         self._writer.write(data)
@@ -166,34 +178,40 @@ class Sender:
         self._bytes -= size
         self._write(b"".join(taken))
 
-    def _begin(self, begin: m.Begin, payload: memoryview, written: asyncio.Future[None] | None) -> _Transfer | None:
+    def _write_log(self, waiting: _Waiting) -> _Transfer | None:
+        """Send what is short of these entries, as much as a piece has; or begin a longer one."""
+        entries, taken, size = waiting.entries, [], 0
+        while entries and size < PIECE_BYTES and len(entries[0][1]) <= INLINE_BYTES_MAX:
+            taken.append(self._first(*entries.popleft()))
+            size += len(taken[-1])
+        if taken:
+            self._write(b"".join(taken))
+        elif entries:
+            return self._begin(*entries.popleft())
+        if not entries:
+            self._log = None
+            if not waiting.written.done():
+                waiting.written.set_result(None)
+        return None
+
+    def _begin(self, begin: m.Begin, payload: memoryview) -> _Transfer | None:
         """Send the message that an entry begins with; the transfer if there is more to send."""
-        payload = payload.cast("B")
+        self._write(self._first(begin, payload))
+        return _Transfer(self._transfers, payload, 0) if len(payload) > INLINE_BYTES_MAX else None
+
+    def _first(self, begin: m.Begin, payload: memoryview) -> bytes:
+        """The message that an entry begins with, a new transfer; a short one has all of it."""
         self._transfers += 1
-        inline = len(payload) <= INLINE_BYTES_MAX
-        values = {name: getattr(begin, name) for name in begin.__struct_fields__}
-        values.update(transfer=self._transfers, size=len(payload), payload=bytes(payload) if inline else b"")
-        data = m.encode(m.Begin(**values))
-        self._write(_HEAD.pack(len(data), _MESSAGE) + data)
-        if inline:
-            _done(written)
-            return None
-        return _Transfer(self._transfers, payload, 0, written)
+        inline = bytes(payload) if len(payload) <= INLINE_BYTES_MAX else b""
+        data = m.encode(structs.replace(begin, transfer=self._transfers, size=len(payload), payload=inline))
+        return _HEAD.pack(len(data), _MESSAGE) + data
 
     def _write_piece(self, transfer: _Transfer) -> _Transfer | None:
         piece = transfer.payload[transfer.sent : transfer.sent + PIECE_BYTES]
-        self._write(_HEAD.pack(len(piece) + _TRANSFER.size, _PIECE) + _TRANSFER.pack(transfer.number))
-        self._write(piece)
+        head = _HEAD.pack(len(piece) + _TRANSFER.size, _PIECE) + _TRANSFER.pack(transfer.number)
+        self._write(b"".join((head, piece)))  # a copy costs less than a write, and a record of TLS, of the head alone
         transfer.sent += len(piece)
-        if transfer.sent < len(transfer.payload):
-            return transfer
-        _done(transfer.written)
-        return None
-
-
-def _done(future: asyncio.Future[None] | None) -> None:
-    if future is not None and not future.done():
-        future.set_result(None)
+        return transfer if transfer.sent < len(transfer.payload) else None
 
 
 class Budget:

@@ -123,7 +123,7 @@ def test_every_message_survives() -> None:
 def test_entries_survive_in_pieces_and_at_once(size: int) -> None:
     payload = random.Random(size).randbytes(size)
     data = sent(
-        lambda sender: sender.log(begin(), memoryview(payload)),
+        lambda sender: sender.log([(begin(), memoryview(payload))]),
         lambda sender: sender.answer(begin(m.Purpose.ANSWER), payload),
     )
     budget = wire.Budget(10**6, 10**7)
@@ -131,6 +131,34 @@ def test_entries_survive_in_pieces_and_at_once(size: int) -> None:
     assert sorted(item.begin.purpose for item in items) == [m.Purpose.LOG, m.Purpose.ANSWER]
     assert all(item.payload == payload for item in items)
     assert (budget.used, budget.dropped) == (0, 0)
+
+
+def test_short_entries_of_the_log_share_writes_and_keep_their_order() -> None:
+    sizes = [10, 0, 500, wire.INLINE_BYTES_MAX + 1, 20, wire.PIECE_BYTES * 2, 30, *[wire.INLINE_BYTES_MAX] * 8]
+    entries = [(m.Begin(0, 0, 1, "", None, b"", b"%d" % at, 2, 0, 0, b"", at), bytes(n)) for at, n in enumerate(sizes)]
+    writes: list[bytes] = []
+
+    class Writer:
+        def write(self, data: bytes | memoryview) -> None:
+            writes.append(bytes(data))
+
+        async def drain(self) -> None: ...
+
+    async def send() -> None:
+        sender = wire.Sender(Writer())  # type: ignore[arg-type]
+        running = asyncio.create_task(sender.run())
+        await sender.log(entries)
+        await sender.log([(begin(), b"next")])  # whoever sends next is not held up
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    run(send())
+    assert max(map(len, writes)) < wire.PIECE_BYTES + 2 * wire.INLINE_BYTES_MAX
+    # 3 short ones; a longer one and its piece; a short one; a longer one, its 2 pieces; 5 and 4 short ones; the next.
+    assert len(writes) == 1 + 2 + 1 + 3 + 2 + 1
+    *items, end = received(b"".join(writes), wire.Budget(10**6, 10**6))
+    assert isinstance(end, EOFError)
+    assert [(item.begin.position, len(item.payload)) for item in items] == [*enumerate(sizes), (0, 4)]
 
 
 def test_messages_overtake_answers_and_those_overtake_the_log() -> None:
@@ -144,14 +172,14 @@ def test_messages_overtake_answers_and_those_overtake_the_log() -> None:
             await asyncio.sleep(0)
         sender.send(m.Ping(1))
 
-    *items, _ = received(sent(lambda sender: sender.log(begin(), big), late), wire.Budget(10**7, 10**7))
+    *items, _ = received(sent(lambda sender: sender.log([(begin(), big)]), late), wire.Budget(10**7, 10**7))
     assert isinstance(items[0], m.Ping)
     assert [item.begin.purpose for item in items[1:]] == [m.Purpose.ANSWER, m.Purpose.LOG]
 
 
 def test_entries_beyond_the_memory_allowed_are_dropped_and_counted() -> None:
     payload = bytes(wire.PIECE_BYTES * 2)
-    data = sent(lambda sender: sender.log(begin(), payload), lambda sender: sender.send(m.Ping(1)))
+    data = sent(lambda sender: sender.log([(begin(), payload)]), lambda sender: sender.send(m.Ping(1)))
     budget = wire.Budget(len(payload) - 1, 10**7)
     *items, _ = received(data, budget)
     assert [item.payload for item in items if isinstance(item, wire.Arrived)] == [None]
@@ -254,7 +282,7 @@ def test_a_connection_that_ends_lets_go_of_what_it_was_sending() -> None:
         payload = Payload(3 * wire.PIECE_BYTES)
         payloads.append(weakref.ref(payload))
         with pytest.raises(ConnectionError):
-            await sender.log(begin(), memoryview(payload))
+            await sender.log([(begin(), memoryview(payload))])
 
     async def attempt() -> None:
         payloads: list[weakref.ref[Payload]] = []
@@ -290,7 +318,7 @@ def test_what_ended_a_connection_has_nothing_of_what_was_being_sent() -> None:
     async def serve(sender: wire.Sender, payloads: list[weakref.ref[Payload]]) -> None:
         payload = Payload(3 * wire.PIECE_BYTES)
         payloads.append(weakref.ref(payload))
-        await sender.log(begin(), memoryview(payload))
+        await sender.log([(begin(), memoryview(payload))])
 
     async def attempt() -> None:
         payloads: list[weakref.ref[Payload]] = []
