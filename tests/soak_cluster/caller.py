@@ -121,7 +121,7 @@ class Caller:
             return goods.make(meta)
         chance = self.rng.random()
         if chance < 0.6:
-            time.sleep(self.rng.expovariate(1 / (0.004 if chance < 0.5 else 0.1)))
+            time.sleep(self.rng.expovariate(1 / (0.004 if chance < 0.45 else 0.1)))
         if chance > 0.8 and number + 1 < goods.MANY[cache]:  # of a greater key, so never in a circle
             self.call(cache, self.rng.randrange(number + 1, goods.MANY[cache]))
         if not ticket:

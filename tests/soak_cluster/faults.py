@@ -266,7 +266,7 @@ class Pests:
 
     def _run(self) -> None:
         try:
-            while self._wait(self._rng.expovariate(2.0), self.KILLS):
+            while self._wait(self._rng.expovariate(3.0), self.KILLS):
                 self._bite()
         except BaseException as exc:
             self._error = exc
