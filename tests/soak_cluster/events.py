@@ -14,6 +14,7 @@ its process is killed. Times are nanoseconds of CLOCK_MONOTONIC, which all hosts
     published     host, version, at: the callback is about to
     fault         what, on, begin, end (of its effects: both are there when it is over)
     stopped       host, pid, begin, end
+    gone          host, at: it has lost power
     whole         begin, end: nothing was wrong in between
     lease         what sidecars did about leases, for people (trace.py)
 """

@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from tests.net.network import heal, part
+from tests.net.network import Host, heal, part
 
 from . import source
 from .engine import Engine
 from .events import Log, now
 from .hosts import SoakHost
 
+POWER = "power lost"
 _LISTS = "taken out of the lists"
 
 #: From the seed: what happens in an episode.
@@ -39,10 +40,12 @@ class Faults:
     """Draws them."""
 
     def __init__(
-        self, hosts: Sequence[SoakHost], rng: random.Random, log: Log, slow: bool, engine: Engine | None
-    ) -> None:
+        self, hosts: list[SoakHost], rng: random.Random, log: Log, slow: bool, engine: Engine | None,
+        replace: Callable[[SoakHost], None],
+    ) -> None:  # fmt: skip
+        """`slow`: links can be slowed down. `replace`: switches a host on again that has lost power."""
         self._hosts, self._rng, self._log, self._engine = hosts, rng, log, engine
-        self._links = [host.host for host in hosts] + ([] if engine is None else [engine.host])
+        self._replace = replace
         kinds = [self._kill_sidecar, self._stop_sidecar, self._restart_sidecar, self._part, self._one_way]
         kinds += [self._unplug, self._flap, self._break_callback]
         if slow:
@@ -52,12 +55,18 @@ class Faults:
         self.kinds: list[Callable[[SoakHost, float], Drawn]] = kinds
 
     def draw(self, number: int) -> list[Drawn]:
-        """So many faults that can happen at the same time: each on another host."""
+        """So many faults that can happen at the same time: each on another host. Power is lost alone."""
+        if self._rng.random() < 0.12:
+            return [self._lose_power(self._rng.choice(self._hosts), self._seconds())]
         hosts = self._rng.sample(self._hosts, min(number, len(self._hosts)))
         drawn = [self._rng.choice(self.kinds)(host, self._seconds()) for host in hosts]
         if self._engine is not None and self._rng.random() < 0.5:
             drawn[0] = self._of_engine(self._engine, self._seconds())
         return drawn
+
+    def _links(self) -> list[Host]:
+        """All that are on the switch."""
+        return [host.host for host in self._hosts] + ([] if self._engine is None else [self._engine.host])
 
     def _seconds(self) -> float:
         return min(0.2 + self._rng.expovariate(0.5), 8.0)
@@ -99,6 +108,15 @@ class Faults:
 
         return Drawn("sidecar stopped", host.name, fault)
 
+    def _lose_power(self, host: SoakHost, seconds: float) -> Drawn:
+        def fault() -> None:
+            with self.noted(POWER, host.name):
+                host.lose_power()
+                time.sleep(seconds)
+                self._replace(host)
+
+        return Drawn(POWER, host.name, fault)
+
     def _break_callback(self, host: SoakHost, seconds: float) -> Drawn:
         def fault() -> None:
             with self.noted("on_reset fails", host.name):
@@ -111,7 +129,7 @@ class Faults:
     # ---- links
 
     def _part(self, host: SoakHost, seconds: float) -> Drawn:
-        others = [each for each in self._links if each is not host.host]
+        others = [each for each in self._links() if each is not host.host]
         with_it = self._rng.sample(others, self._rng.randrange(max(1, len(others) - 1)))
         one, other = [host.host, *with_it], [each for each in others if each not in with_it]
 
@@ -124,7 +142,7 @@ class Faults:
         return Drawn("partition", host.name, fault)
 
     def _one_way(self, host: SoakHost, seconds: float) -> Drawn:
-        others = [each for each in self._links if each is not host.host]
+        others = [each for each in self._links() if each is not host.host]
         deaf = self._rng.sample(others, self._rng.randint(1, len(others)))
 
         def fault() -> None:
@@ -239,8 +257,8 @@ class Pests:
 
     OFF, KILLS, ALL = range(3)
 
-    def __init__(self, hosts: Sequence[SoakHost], answerers: dict[str, str], rng: random.Random, log: Log) -> None:
-        self._hosts, self._answerers, self._rng, self._log = hosts, answerers, rng, log
+    def __init__(self, hosts: Sequence[SoakHost], rng: random.Random, log: Log) -> None:
+        self._hosts, self._rng, self._log = hosts, rng, log
         self._mode = self.OFF
         self._changed = threading.Condition()
         self._idle = True
@@ -291,7 +309,7 @@ class Pests:
 
     def _bite(self) -> None:
         host, stops = self._rng.choice(self._hosts), self._rng.random() < 0.4
-        with host.victim(self._rng, self._answerers[host.name]) as victim, suppress(ProcessLookupError):
+        with host.victim(self._rng) as victim, suppress(ProcessLookupError):
             if victim is None:
                 return
             pid, handle = victim

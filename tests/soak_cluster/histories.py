@@ -85,15 +85,16 @@ class Histories:
     last: int = 0
     _births: dict[tuple[str, int], list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
     _deaths: dict[str, int] = field(default_factory=dict)
+    _gone: dict[str, int] = field(default_factory=dict)  # hosts
     _stops_of_pids: list[dict[str, Any]] = field(default_factory=list)
 
     def read(self, events: Iterable[dict[str, Any]]) -> Histories:
         for event in events:
             self.last = max(self.last, event.get("end", event.get("at", 0)))
-            getattr(self, f"_{event.pop('event')}")(event)
+            getattr(self, f"_take_{event.pop('event')}")(event)
         for made in self.computations.values():
             if made.code is None:
-                made.end = self._deaths.get(made.who, FOREVER)
+                made.end = self._deaths.get(made.who, self._gone.get(made.host, FOREVER))
                 made.publishing = min(made.publishing, made.end)
         for stop in self._stops_of_pids:
             born = self._births[stop["host"], stop["pid"]]
@@ -104,21 +105,21 @@ class Histories:
 
     # ---- one kind of event each
 
-    def _call(self, call: dict[str, Any]) -> None:
+    def _take_call(self, call: dict[str, Any]) -> None:
         seen = self.seen[call["host"], call["cache"]]
         for stamp in (as_stamp(call["before"]), as_stamp(call["after"])):
             assert stamp is not None
             seen[stamp] = min(seen.get(stamp, FOREVER), call["end"])
 
-    def _computes(self, event: dict[str, Any]) -> None:
+    def _take_computes(self, event: dict[str, Any]) -> None:
         event["stamp"] = as_stamp(event["stamp"])
         self.computations[event["id"]] = Computation(**event)
 
-    def _computed(self, event: dict[str, Any]) -> None:
+    def _take_computed(self, event: dict[str, Any]) -> None:
         made = self.computations[event["id"]]
         made.publishing, made.end, made.code = event["before"], event["at"], event["code"]
 
-    def _reset(self, event: dict[str, Any]) -> None:
+    def _take_reset(self, event: dict[str, Any]) -> None:
         place = event["host"], event["cache"]
         if event["done"] in ("yes", "unconfirmed"):
             stamp = as_stamp(event["stamp"])
@@ -131,31 +132,34 @@ class Histories:
         if event["done"] == "error":
             self.odd.append(("error", f"reset of {event['cache']} by {event['who']}: {event['text']}"))
 
-    def _published(self, event: dict[str, Any]) -> None:
+    def _take_published(self, event: dict[str, Any]) -> None:
         self.published[event["host"]].append((event["at"], event["version"]))
 
-    def _fault(self, event: dict[str, Any]) -> None:
+    def _take_fault(self, event: dict[str, Any]) -> None:
         self.faults.append((event["what"], event["on"], event["begin"], event["end"]))
 
-    def _stopped(self, event: dict[str, Any]) -> None:
+    def _take_stopped(self, event: dict[str, Any]) -> None:
         self._stops_of_pids.append(event)
 
-    def _whole(self, event: dict[str, Any]) -> None:
+    def _take_whole(self, event: dict[str, Any]) -> None:
         self.wholes.append((event["begin"], event["end"]))
 
-    def _born(self, event: dict[str, Any]) -> None:
+    def _take_born(self, event: dict[str, Any]) -> None:
         self.lives += 1
         self._births[event["host"], event["pid"]].append((event["at"], event["who"]))
 
-    def _died(self, event: dict[str, Any]) -> None:
+    def _take_died(self, event: dict[str, Any]) -> None:
         self._deaths[event["who"]] = event["at"]
         if event["status"] not in (0, -9):
             self.odd.append(("crash", f"{event['who']} ended with {event['status']}"))
 
-    def _lease(self, event: dict[str, Any]) -> None:
+    def _take_gone(self, event: dict[str, Any]) -> None:
+        self._gone[event["host"]] = event["at"]
+
+    def _take_lease(self, event: dict[str, Any]) -> None:
         """For people."""
 
-    def _hangs(self, event: dict[str, Any]) -> None:
+    def _take_hangs(self, event: dict[str, Any]) -> None:
         self.odd.append(("hang", f"{event['host']} does not answer to {event['ask']!r}"))
 
 

@@ -69,16 +69,18 @@ class Stopped(NamedTuple):
 
 
 class SoakHost:
-    """One host, with everything that runs there."""
+    """One host, with everything that runs there. What comes back after power was lost is another one, under another
+    name, but the same node to the cluster."""
 
-    def __init__(self, switch: Switch, number: int, plan: Plan, log: Log) -> None:
-        self.name = f"n{number}"
+    def __init__(self, switch: Switch, number: int, plan: Plan, log: Log, life: int = 1) -> None:
+        self.node = f"n{number}"
+        self.name = self.node if life == 1 else f"{self.node}.{life}"
         self.directory = plan.directory / self.name
         self.directory.mkdir()
         self.host = Host(switch, number)
         self.sidecar: Sidecar | None = None
         self.nodes = list(plan.addresses)
-        self._plan, self._log = plan, log
+        self._switch, self._plan, self._log, self._life = switch, plan, log, life
         self._asking = threading.Lock()
         self._stopped: list[Stopped] = []
         (plan.directory / "secret").write_text(SECRET)
@@ -92,6 +94,7 @@ class SoakHost:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
             )  # fmt: skip
         self.crew = child_of(self._nsenter)
+        self._answerer = 0
 
     def environment(self) -> dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("COOPSHM_", "PYTEST"))}
@@ -106,7 +109,7 @@ class SoakHost:
     def configure(self, nodes: list[str]) -> None:
         """Write the configuration, with these addresses of nodes."""
         text = _CACHES.format(
-            name=self.name,
+            name=self.node,
             secret=self._plan.directory / "secret",
             lease_timeout=self._plan.lease_timeout,
             **goods.LIMITS,
@@ -145,6 +148,10 @@ class SoakHost:
         threading.Event().wait(0.5)
         self.host.end()
 
+    def meet(self) -> None:
+        """Return once there are segments, of which a sidecar makes none."""
+        self._answerer = self.ask("pid")
+
     def standing(self) -> dict[str, Any]:
         found: dict[str, Any] = self.ask("standing")
         return found
@@ -169,7 +176,7 @@ class SoakHost:
             return []
 
     @contextmanager
-    def victim(self, rng: random.Random, answerer: str) -> Iterator[tuple[int, int] | None]:
+    def victim(self, rng: random.Random) -> Iterator[tuple[int, int] | None]:
         """A worker: its PID in the host, and a handle on it that cannot come to mean another process."""
         for pid in rng.sample(children := self.children(), len(children)):
             try:
@@ -178,7 +185,7 @@ class SoakHost:
                 continue
             try:
                 inner = self._inner(pid)
-                if inner is not None and str(inner) != answerer:
+                if inner is not None and inner != self._answerer:
                     yield inner, handle
                     return
             finally:
@@ -218,6 +225,15 @@ class SoakHost:
         return path.read_text(errors="replace") if path.exists() else ""
 
     # ---- its end
+
+    def lose_power(self) -> None:
+        """All of it is gone, without a word."""
+        self.end()
+        self._log.write("gone", host=self.name, at=now())
+
+    def again(self) -> SoakHost:
+        """The host that is switched on in its place, and has nothing in memory."""
+        return SoakHost(self._switch, self.host.number, self._plan, self._log, self._life + 1)
 
     def until_alone(self) -> bool:
         """Return once no worker is left; False: some hang. Those have then written down where."""

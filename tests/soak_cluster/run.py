@@ -24,7 +24,7 @@ from tests.procs import WATCHDOG
 from . import goods
 from .engine import Engine
 from .events import Control, Log, now
-from .faults import Faults, Pests, can_slow_down
+from .faults import POWER, Faults, Pests, can_slow_down
 from .hosts import Plan, SoakHost
 
 
@@ -65,11 +65,9 @@ class Run:
         with ExitStack() as stack:
             stack.callback(self._pool.shutdown, wait=False, cancel_futures=True)
             engine = self._boot(stack)
-            pests = Pests(
-                self.hosts, {host.name: str(host.ask("pid")) for host in self.hosts}, self._pests_rng, self.log
-            )
+            pests = Pests(self.hosts, self._pests_rng, self.log)
             stack.callback(pests.end)
-            faults = Faults(self.hosts, self._rng, self.log, can_slow_down(self.hosts[0]), engine)
+            faults = Faults(self.hosts, self._rng, self.log, can_slow_down(self.hosts[0]), engine, self._replace)
             try:
                 end = time.monotonic() + seconds
                 self._control.resets, self._control.word = True, Control.GO
@@ -84,6 +82,19 @@ class Run:
                 for host in self.hosts:
                     self.resumed[host.name] = host.sidecar_log()
 
+    def _end_all(self) -> None:
+        with ExitStack() as stack:  # all of them, whatever goes wrong with one
+            for host in self.hosts:
+                stack.callback(host.end)
+
+    def _replace(self, lost: SoakHost) -> None:
+        """Switch a host on again."""
+        self.resumed[lost.name] = lost.sidecar_log()
+        host = lost.again()
+        self.hosts[self.hosts.index(lost)] = host
+        host.meet()
+        host.start_sidecar()
+
     def _boot(self, stack: ExitStack) -> Engine | None:
         switch = Switch()
         stack.callback(switch.end)
@@ -92,11 +103,11 @@ class Run:
             engine = Engine(switch, self._directory)
             stack.callback(engine.end)
             self._plan = self._plan._replace(engine=engine.url)
+        stack.callback(self._end_all)
         for number in range(1, self._nodes + 1):
             self.hosts.append(SoakHost(switch, number, self._plan, self.log))
-            stack.callback(self.hosts[-1].end)
         for host in self.hosts:
-            host.ask("standing")  # by now there are segments, of which a sidecar makes none
+            host.meet()
         self._all(SoakHost.start_sidecar)
         self._be_well()
         return engine
@@ -112,7 +123,7 @@ class Run:
         pests.set(Pests.ALL)
         drawn = faults.draw(self._rng.choice((1, 1, 1, 2, 2, 3)))
         under_way = [self._pool.submit(each.fault) for each in drawn]
-        if self._rng.random() < 0.3:
+        if self._rng.random() < 0.3 and drawn[0].what != POWER:
             self._admin_resets(self._rng.choice(self.hosts))
         for done in under_way:
             done.result(4 * WATCHDOG)
@@ -157,10 +168,10 @@ class Run:
 
     def _be_well(self) -> None:
         """Return once each node takes all others to be live, and all stand at one stamp, with each cache."""
-        names = {host.name for host in self.hosts}
+        names = {host.node for host in self.hosts}
         end = time.monotonic() + WATCHDOG
         while True:
-            found = dict(zip((host.name for host in self.hosts), self._all(SoakHost.standing), strict=True))
+            found = dict(zip((host.node for host in self.hosts), self._all(SoakHost.standing), strict=True))
             if all(
                 {name for name, state in of["nodes"].items() if state == "live"} >= names - {host}
                 for host, each in found.items()
