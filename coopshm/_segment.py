@@ -258,6 +258,12 @@ class Segment:
         pid = ffi.new("uint64_t *")
         return int(pid[0]) if lib.csm_has_sidecar(self.handle, pid) else None
 
+    def origin(self) -> str:
+        """Return who a reset that is made on this host is by: its node's name (empty until there has been a sidecar),
+        '#', and the segment's id."""
+        buffer = ffi.new("char[]", 80)
+        return ffi.buffer(buffer, lib.csm_origin(self.handle, buffer))[:].decode("utf-8", "replace")  # type: ignore[no-any-return]
+
     def peers(self) -> list[PeerInfo]:
         """Return what the sidecar knows of other nodes; nothing without a sidecar."""
         infos = self._list("csm_peer_info", PEERS, lib.csm_peers)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from ._segment import Segment
 
-__all__ = ["STATES", "NodeReset", "ResetReport", "nodes_of", "wait_for_nodes"]
+__all__ = ["STATES", "NodeReset", "ResetReport", "Standing", "nodes_of", "standing", "wait_for_nodes"]
 
 #: What a node is to a cache; in the order of coopshm.cluster.relay.NodeState.
 STATES: Final = ("away", "absent", "behind", "failing", "live")
@@ -35,6 +35,10 @@ class NodeReset(NamedTuple):
     applied: bool
     state: str
     since: float
+
+    def as_dict(self) -> dict[str, object]:
+        """Return it as JSON can take it."""
+        return self._asdict()
 
 
 class ResetReport(NamedTuple):
@@ -62,6 +66,44 @@ def wait_for_nodes(segment: Segment, seconds: float) -> tuple[NodeReset, ...]:
         if all(node.applied for node in nodes) or time.monotonic() >= end:
             return nodes
         time.sleep(_PAUSE)
+
+
+class Standing(NamedTuple):
+    """Where a cache stands in its cluster, as this host's sidecar has noted it in the segment.
+
+    Attributes:
+        node: this host's name in the cluster; None if there never was a sidecar.
+        sidecar: its PID; None if none runs.
+        resets: in the cluster, the last one included that this host has come to.
+        last_reset_by: who made that one: a node's name (nothing, if its host had none), "#", and the id of its segment;
+            None if there was none.
+        own_last_reset: which one of them was the last that this host made; None if none was.
+        nodes: the others, by name.
+    """
+
+    node: str | None
+    sidecar: int | None
+    resets: int
+    last_reset_by: str | None
+    own_last_reset: int | None
+    nodes: tuple[NodeReset, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """Return it as JSON can take it."""
+        return {**self._asdict(), "nodes": [node.as_dict() for node in self.nodes]}
+
+
+def standing(segment: Segment) -> Standing:
+    """Return where the cache of a segment stands. Takes no lock."""
+    stamp = segment.stamp()
+    return Standing(
+        node=segment.origin().rpartition("#")[0] or None,
+        sidecar=segment.sidecar(),
+        resets=stamp.counter,
+        last_reset_by=stamp.origin or None,
+        own_last_reset=stamp.own or None,
+        nodes=nodes_of(segment),
+    )
 
 
 def nodes_of(segment: Segment) -> tuple[NodeReset, ...]:

@@ -23,7 +23,7 @@ from ..limits import check_timeout
 from ..resets import wait_for_nodes
 from ..stats import collect
 from . import segments
-from .nodes import node_documents, node_table
+from .nodes import node_table
 from .segments import UnfinishedError
 from .session import Session, complain, json_option, name_argument, version_text
 from .text import Line, count
@@ -118,7 +118,7 @@ def _reset(session: Session, name: str, version: object, wait: float | None, no_
         return
     nodes = wait_for_nodes(segments.attach(place), wait)
     behind = [node.name for node in nodes if not node.applied]
-    document["nodes"] = node_documents(nodes)
+    document["nodes"] = [node.as_dict() for node in nodes]
     session.print(document, text, *([node_table(nodes)] if nodes else ["no other node is known"]))
     if behind:
         complain(f"not applied within {wait:g} seconds by {', '.join(behind)}")

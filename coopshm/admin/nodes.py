@@ -6,12 +6,12 @@ import time
 
 import click
 
-from ..resets import NodeReset, nodes_of
+from ..resets import NodeReset, standing
 from . import segments
 from .session import Session, json_option, name_argument, version_text
 from .text import Cell, Table, age, count
 
-__all__ = ["COMMANDS", "node_documents", "node_table"]
+__all__ = ["COMMANDS", "node_table"]
 
 _STYLES = {"live": "good", "away": "bad", "failing": "bad", "behind": "warn"}
 
@@ -28,33 +28,19 @@ def _cluster(session: Session, name: str) -> None:
     """
     place = session.place(name)
     segment = segments.attach(place)
-    stamp, pid = segment.stamp(), segment.sidecar()
-    nodes = nodes_of(segment)
-    document = {
-        **place._asdict(),
-        "version": segment.version()[0],
-        "resets": stamp.counter,
-        "last_reset_by": stamp.origin or None,
-        "own_last_reset": stamp.own or None,
-        "sidecar": pid,
-        "nodes": node_documents(nodes),
-    }
+    now = standing(segment)
+    document = {**place._asdict(), "version": segment.version()[0], **now.as_dict()}
     version = version_text(document["version"])
-    made = f"made by {stamp.origin}" if stamp.origin else "never reset"
-    head = f"{place}: version {version}, reset {stamp.counter} of the cluster, {made}"
-    if pid is None:
+    made = f"made by {now.last_reset_by}" if now.last_reset_by else "never reset"
+    head = f"{place}: version {version}, reset {now.resets} of the cluster, {made}"
+    sidecar = f"sidecar: process {now.sidecar}"
+    if now.sidecar is None:
         session.print(document, head, "no sidecar runs: the cache is this host's alone")
-    elif not nodes:
-        session.print(document, head, f"sidecar: process {pid}; it knows of no other node")
+    elif not now.nodes:
+        session.print(document, head, f"{sidecar}; it knows of no other node")
     else:
-        session.print(
-            document, head, f"sidecar: process {pid}; {count(len(nodes), 'node', 'nodes')}", node_table(nodes)
-        )
-
-
-def node_documents(nodes: tuple[NodeReset, ...]) -> list[dict[str, object]]:
-    """Return nodes for --json."""
-    return [{"name": n.name, "state": n.state, "applied": n.applied, "since": n.since} for n in nodes]
+        nodes = count(len(now.nodes), "node", "nodes")
+        session.print(document, head, f"{sidecar}; {nodes}", node_table(now.nodes))
 
 
 def node_table(nodes: tuple[NodeReset, ...]) -> Table:

@@ -59,6 +59,7 @@ def _summary(look: Look, history: History) -> dict[str, object]:
         "hits": stats.hits + stats.hot_hits,
         "misses": stats.misses,
         "recent": history.recent(look.place, _RECENT),
+        "cluster": look.numbers.standing.as_dict(),
     }
 
 

@@ -18,6 +18,7 @@ from ..errors import CoopshmError
 from ..forks import PerProcess
 from ..objects import Place, existing
 from ..observe import MissingError, attach
+from ..resets import Standing, standing
 from ..stats import Stats, collect
 
 __all__ = ["Details", "Flight", "Look", "Numbers", "Slow", "Watch"]
@@ -52,6 +53,7 @@ class Numbers:
     stats: Stats
     reset: ResetInfo  # the last one
     oldest_flight_seconds: float  # 0: there is none
+    standing: Standing  # in the cluster
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Watch:
 def _numbers(place: Place, segment: Segment) -> Numbers:
     stats, now = collect(place.cache, segment), time.monotonic_ns()
     oldest = max((_age(flight.started_ns, now) for flight in segment.flights()), default=0.0)
-    return Numbers(stats, _describe.last_reset(segment), oldest)
+    return Numbers(stats, _describe.last_reset(segment), oldest, standing(segment))
 
 
 def _details(segment: Segment) -> Details:

@@ -39,7 +39,7 @@ export function table(caption, columns, rows, empty) {
     h("tbody", { role: "rowgroup" }, rows.map((row) => h("tr", { role: "row", class: row.chosen ? "chosen" : null },
       columns.map((column, at) => h(at ? "td" : "th", {
         role: at ? "cell" : "rowheader", scope: at ? null : "row", "data-title": column.title,
-        class: [column.number ? "number" : "", column.code ? "code" : ""].join(" ").trim() || null,
+        class: [column.number ? "number" : "", column.code ? "code" : "", column.long ? "long" : ""].join(" ").trim() || null,
       }, row.cells[at]))))));
 }
 

@@ -7,12 +7,13 @@ export const address = (cache) => `#${encodeURIComponent(cache.namespace)}/${enc
 
 /** The list of all caches. */
 export function overview(caches, chosen, namespace) {
+  const cluster = caches.some((cache) => cache.cluster && cache.cluster.sidecar !== null); // else there is no use for its column
   const name = (cache) => h("a", { href: address(cache), "aria-current": cache === chosen ? "true" : null },
     namespace === null ? `${cache.namespace} / ${cache.cache}` : cache.cache);
   const columns = [
     { title: "Cache" }, { title: "Fill" }, { title: "Hit ratio", number: true }, { title: "Hits", number: true },
     { title: "Misses", number: true }, { title: "Computations", number: true }, { title: "In flight", number: true },
-    { title: "Waiting", number: true }, { title: "Entries", number: true }, { title: "Processes", number: true }, { title: "Version" },
+    { title: "Waiting", number: true }, { title: "Entries", number: true }, { title: "Processes", number: true }, ...(cluster ? [{ title: "Nodes", number: true }] : []), { title: "Version" },
   ];
   const rows = caches.map((cache) => {
     if (cache.error !== null) return { cells: [name(cache), h("span", { class: "bad" }, `cannot be read: ${cache.error}`)] };
@@ -27,11 +28,19 @@ export function overview(caches, chosen, namespace) {
         now ? percent(hits, hits + now.misses) : "–",
         now ? rate(hits) : "–", now ? rate(now.misses) : "–", now ? rate(now.computations) : "–",
         count(cache.flights), count(cache.waiters), count(cache.entries), count(cache.processes),
+        ...(cluster ? [live(cache.cluster)] : []),
         h("span", { class: "code" }, short(cache.version, 32)),
       ],
     };
   });
   return table("All caches; rates are means of the last ten seconds", columns, rows, "There is no cache yet.");
+}
+
+/** How many of the other nodes have all of the cache. */
+function live({ sidecar, nodes }) {
+  if (sidecar === null) return h("span", { class: "bad" }, "no sidecar");
+  const good = nodes.filter((node) => node.state === "live").length;
+  return good === nodes.length ? `${good} of ${nodes.length}` : h("span", { class: "bad" }, `${good} of ${nodes.length}`);
 }
 
 const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
@@ -61,6 +70,7 @@ export const PARTS = [
   ["bypasses", "card", bypasses],
   ["resets", "card wide", resets],
   ["processes", "card wide", processes],
+  ["cluster", "card whole", cluster],
 ];
 
 const count3 = (n) => (n >= 100 || n === 0 ? count(n) : String(Number(n.toPrecision(2))));
@@ -164,6 +174,29 @@ function resets(cache, more) {
   }));
   return titled("Resets", h("div", { class: "scroll" },
     table("Resets that were seen, the newest first", columns, rows, "None since this page's server was started.")));
+}
+
+/** What a node is to the cache, in words. */
+const NODE_STATES = {
+  live: "live", behind: "behind: has not come to the last reset", failing: "failing: its on_reset callback raises",
+  absent: "absent: does not have the cache", away: "away: not connected",
+};
+
+function cluster(cache) {
+  const { node, sidecar, resets, last_reset_by: by, nodes } = cache.cluster;
+  const columns = [
+    { title: "Node" }, { title: "State", long: true }, { title: "Our reset" }, { title: "Since" },
+  ];
+  const rows = nodes.map((other) => ({
+    cells: [other.name, h("span", { class: other.state === "live" ? null : "bad" }, NODE_STATES[other.state]),
+      other.applied ? "applied" : h("span", { class: "bad" }, "not yet"), moment(other.since)],
+  }));
+  const maker = by === null ? "" : `, made by ${by.startsWith("#") ? "a host without a name" : by.split("#")[0]}`;
+  return titled("Cluster",
+    h("p", { class: "note" }, sidecar === null ? "No sidecar runs: the cache is this host's alone."
+      : `This host is ${node ?? "without a name"}; its sidecar is process ${sidecar}. Reset ${count(resets)} of the cluster${maker}.`),
+    sidecar === null ? null : h("div", { class: "scroll" },
+      table("The other nodes of the cluster, as the sidecar knows them", columns, rows, "The sidecar knows of no other node.")));
 }
 
 function processes(cache, more) {
