@@ -99,6 +99,10 @@ class Dialled:
     name: str = ""
 
 
+def _same(connection: _Connection | None, instance: bytes) -> bool:
+    return connection is not None and connection.instance == instance
+
+
 class Users(ABC):
     """Who wants to know."""
 
@@ -263,7 +267,7 @@ class Mesh:
                 known = self._dialled.get(welcome.name)
                 if known is not None and known.instance == welcome.instance:
                     return RESOLVE_SECONDS  # another address of the same node
-                if known is not None and welcome.name in self.peers:
+                if known is not None and not _same(self._accepts.get(welcome.name), welcome.instance):
                     raise ProtocolError(f"there is another node named {welcome.name!r}, at {known.address}")
                 if known is not None:
                     known.close()
@@ -352,8 +356,10 @@ class Mesh:
         if hello.instance != self.instance and hello.name == self._name:
             return f"it has this node's name, {self._name!r}: names must differ"
         known = self._accepts.get(hello.name)
-        if known is not None and known.instance != hello.instance and hello.name in self.peers:
-            # A node that has been restarted is let in as soon as its former connection is found dead.
+        # The first process of a name is the node, or that one to which there is a connection in the other direction. A
+        # node that has been restarted is let in as soon as its former connections are found dead.
+        mine = _same(known, hello.instance) or _same(self._dialled.get(hello.name), hello.instance)
+        if known is not None and not mine:
             return f"there is another node named {hello.name!r}, at {known.address}: names must differ"
         return ""
 

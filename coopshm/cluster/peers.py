@@ -108,7 +108,8 @@ class Peers(Relay, Users):
             dials = [(address, dial) for address, dial in self._mesh.dials.items() if dial.name == name]
             peer = self._mesh.peers.get(name)
             caches = {cache: here.status(name, peer is not None) for cache, here in self._caches.items()}
-            error = "" if peer is not None or name == self._name else next((d.error for _, d in dials if d.error), "")
+            # Also with this node's own name: another process may have it.
+            error = "" if peer is not None else next((d.error for _, d in dials if d.error), "")
             addresses = [format_address(address) for address, _ in dials] or (
                 self.addresses if name == self._name else []
             )
