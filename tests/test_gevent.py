@@ -5,16 +5,19 @@ The patched programs run in processes of their own; each prints what the test co
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import coopshm
 from tests.conftest import clean
-from tests.procs import WATCHDOG, Child
+from tests.procs import WATCHDOG, Child, Tally, threads
 
 _BEGIN = """
 from gevent import monkey
@@ -302,4 +305,74 @@ other = coopshm.Cache(settings["namespace"], c._attachment.config)  # as another
         text=True,
     )
     assert finish(process) == ["hook begins", "hook has run", "computes", "computes", "computes"]
+    assert clean(c)
+
+
+def _threads(conn: Any, settings: Any, path: str) -> Any:
+    coopshm.configure(settings)
+    c = coopshm.open("c")
+    conn.send("ready")
+    conn.recv()
+    return threads(8, lambda _: c.cached("k", lambda: _compute(c, path, "threads")))
+
+
+def _tasks(conn: Any, settings: Any, path: str) -> Any:
+    coopshm.configure(settings)
+    c = coopshm.open("c")
+
+    async def compute() -> str:
+        return await asyncio.to_thread(_compute, c, path, "tasks")
+
+    async def ask() -> list[str]:
+        return await asyncio.gather(*(c.acached("k", compute) for _ in range(50)))
+
+    conn.send("ready")
+    conn.recv()
+    return asyncio.run(ask())
+
+
+def _compute(c: coopshm.Cache, path: str, kind: str) -> str:
+    """Say who computes, and go on when all others wait: eight threads (but the one that computes), and one thread each
+    for all tasks and for all greenlets, unless they compute."""
+    Tally(Path(path)).add(kind)
+    while c.stats().waiters < 9:
+        pass
+    return "computed by " + kind
+
+
+def test_greenlets_tasks_and_threads_of_three_processes_share_one_computation(settings, cache, tally) -> None:
+    c = cache()
+    path = str(tally.path)
+    greenlets = start(
+        f"""
+        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+        from tests.procs import Tally
+        from pathlib import Path
+
+        def compute():
+            Tally(Path({path!r})).add("greenlets")
+            until(lambda: c.stats().waiters >= 9)
+            return "computed by greenlets"
+
+        print("ready", flush=True)
+        sys.stdin.readline()
+        crew = [gevent.spawn(c.cached, "k", compute) for _ in range(50)]
+        gevent.joinall(crew)
+        print(json.dumps([greenlet.value for greenlet in crew]))
+        """,
+        settings(),
+    )
+    others = [Child(_threads, settings(), path), Child(_tasks, settings(), path)]
+    assert greenlets.stdout is not None
+    assert greenlets.stdin is not None
+    assert greenlets.stdout.readline() == "ready\n"
+    assert [child.receive() for child in others] == ["ready", "ready"]
+    for child in others:
+        child.send("go")
+    greenlets.stdin.write("go\n")
+    greenlets.stdin.flush()
+    answers = [*others[0].result(), *others[1].result(), *finish(greenlets)]
+    (kind,) = tally.items()
+    assert answers == [f"computed by {kind}"] * (8 + 50 + 50)
+    assert c.stats().computations == 1
     assert clean(c)
