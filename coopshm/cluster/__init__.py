@@ -10,8 +10,10 @@ Workers import nothing of this package. A map of it, each module importing only 
     trust     mutual TLS, by a secret or by certificates
     wire      frames, and what goes before what    links      accepting and dialling
     mesh      which nodes are there, and live
+    waits     for events, and for tasks to end
     resets    adopting stamps                      logs       following each other's commit logs
     peers     the relay of nodes that connect to each other directly
+    engine    a package: the relay of nodes that meet in a Redis or Valkey
 
     segment   a cache's segment as the sidecar has it     threads   calls that may wait for a lock
     host      the Host over it

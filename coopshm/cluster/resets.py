@@ -13,6 +13,7 @@ from collections.abc import Callable
 from . import messages as m
 from .relay import CacheStatus, Host, MovedError, NodeState, ResetFailedError, Stamp, Standing
 from .stamps import Claim, Heard, History
+from .waits import wait_some
 
 __all__ = ["Cache"]
 
@@ -99,6 +100,22 @@ class Cache:
         self.acknowledge(node, True)
         return True
 
+    def hear(self, claim: Claim, news: bool) -> Heard | None:
+        """What somebody who is no node says; None if the cache is not here. What is no news does not make a reset that
+        fails here be tried again before its time."""
+        standing = self.host.standing()
+        if standing is None:
+            return None
+        heard = self._history.hear(standing, claim)
+        if heard is Heard.AHEAD and news:
+            self._wake.set()
+        return heard
+
+    def claim(self) -> Claim | None:
+        """What this host says."""
+        standing = self.host.standing()
+        return self._history.claim(standing) if standing is not None else None
+
     def lost(self, node: str) -> None:
         """The node is not connected any more."""
         self._theirs.pop(node, None)
@@ -150,10 +167,7 @@ class Cache:
                 if await self._adopt(claim, standing):
                     pause = RETRY_SECONDS
                     continue
-                try:
-                    await asyncio.wait_for(self._wake.wait(), pause)
-                except asyncio.TimeoutError:
-                    pass
+                await wait_some(self._wake, pause)
                 self._wake.clear()
                 pause = min(2 * pause, RETRY_SECONDS_MAX)
             self._set_failing(False)

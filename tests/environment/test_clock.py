@@ -225,6 +225,7 @@ ASKS = {
     "admin/nodes.py: node_table": "how long ago, for people",
     "admin/top.py: _slowest": "how long ago, for people",
     "admin/top.py: _document": "when the document was made",
+    "cluster/engine/nodes.py: Nodes.heard": "since when a node gives signs of life, for people",
     "cluster/mesh.py: Mesh._pair": "since when a node is connected, for people",
     "status/document.py: make": "when the document was made",
     "status/history.py: History.add": "under the lines of a chart; rates are by the steady clock",

@@ -1,0 +1,29 @@
+-- A node lives. KEYS: head, log, nodes, beats, values, pieces of the generation it stands at.
+-- ARGV: -, node, announcement, ms after which a silent node is away, ms after which it is forgotten, ms that all of it is kept
+-- Returns epoch, run, seq, gen, claim; the nodes that are silent; the announcement that was there before.
+--
+-- An epoch ends here: if this server is not the one that wrote the head, it may lack what the other one had acknowledged.
+-- Who sees it first begins a new one, with an empty log; the claim stays, since a reset that is known is never forgotten
+-- on purpose. Leases and entries of before are of another generation by then.
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or ''
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- First: a script that has written is not refused for want of memory any more.
+for _, key in ipairs(KEYS) do
+  redis.call('PEXPIRE', key, ARGV[6])
+end
+if redis.call('HGET', KEYS[1], 'run') ~= run then
+  redis.call('HDEL', KEYS[1], 'gen', 'bytes', 'fence')
+  redis.call('HSET', KEYS[1], 'run', run, 'epoch', string.format('%.0f', now), 'seq', 0)
+  redis.call('DEL', KEYS[2])
+end
+local before = redis.call('HGET', KEYS[3], ARGV[2])
+redis.call('HSET', KEYS[3], ARGV[2], ARGV[3])
+redis.call('ZADD', KEYS[4], string.format('%.0f', now), ARGV[2])
+for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', string.format('%.0f', now - ARGV[5]))) do
+  redis.call('ZREM', KEYS[4], node)
+  redis.call('HDEL', KEYS[3], node)
+end
+local silent = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', '(' .. string.format('%.0f', now - ARGV[4]))
+local head = redis.call('HMGET', KEYS[1], 'epoch', 'run', 'seq', 'gen', 'claim')
+return {head[1], head[2], head[3], head[4], head[5], silent, before}

@@ -1,0 +1,236 @@
+"""The engine's log into this host.
+
+Messages have the engine's epoch and an own number as their id. Who finds that one is missing (the log is bounded, and
+this host was away) or that the epoch is another one takes all anew: it asks again for what its workers wait for, and
+with `replicate = "all"` goes through all entries, while it goes on reading. What is read before a snapshot and what is
+read after it may overlap; nothing is stored twice.
+
+With "all", entries are taken as the log says that they are there; with "on_demand", those that workers wait for. The
+latter do not wait behind the former: they are asked for by wishes.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+
+import msgspec
+
+from ..relay import Delivered, KeyId
+from ..waits import end
+from .connection import BULK, FullError, LostError
+from .context import Context, Current
+from .fetching import open_entry
+from .nodes import Nodes
+from .sayings import Abandoned, Joined, Left, Moved, Outcome, Stored, Wanted, decode
+from .seal import TamperedError
+from .standing import Standings
+from .wishes import Wishes
+
+__all__ = ["Reading"]
+
+logger = logging.getLogger("coopshm.cluster")
+
+#: Entries and bytes that are fetched together, and entries that are noted to be fetched: beyond, all is taken anew.
+FETCH_ENTRIES = 128
+FETCH_BYTES = 1024 * 1024
+NOTED_MAX = 65_536
+
+#: Entries of one step through all of them: the first, and the most. Steps are made so long that they bring FETCH_BYTES.
+SCAN_FIRST = 16
+SCAN_MAX = 1024
+
+
+class Reading:
+    """Of one cache."""
+
+    def __init__(
+        self,
+        context: Context,
+        standings: Callable[[], Standings],
+        nodes: Nodes,
+        wishes: Callable[[], Wishes],
+        spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
+    ) -> None:
+        self._context = context
+        self._standings_of = standings
+        self._nodes = nodes
+        self._wishes_of = wishes
+        self._spawn = spawn
+        self._all = context.config.replicate == "all"
+        self._at = (0, 0)  # epoch and number of the last message that was read
+        self._tail: asyncio.Task[None] | None = None
+        self._fetch: asyncio.Task[None] | None = None
+        self._noted: dict[KeyId, int] = {}
+        self._more = asyncio.Event()
+        self._taken: Current | None = None  # of which all has been taken
+        self._warned = 0
+
+    @property
+    def _standings(self) -> Standings:
+        return self._standings_of()
+
+    @property
+    def _wishes(self) -> Wishes:
+        return self._wishes_of()
+
+    # -- where it reads
+
+    def began(self, epoch: int, seq: int) -> None:
+        """There is a connection, or another epoch: `seq` messages of it have been."""
+        self.down()
+        if self._at[0] != epoch or self._at[1] > seq:
+            self._at = (epoch, seq)
+            self._anew()
+        self._spawn(self._meet())
+        self._tail = asyncio.ensure_future(self._read())
+
+    def down(self) -> None:
+        if self._tail is not None:
+            self._tail.cancel()
+            self._tail = None
+
+    def changed(self) -> None:
+        """This host and the engine stand elsewhere."""
+        if self._fetch is not None:
+            self._fetch.cancel()
+            self._fetch = None
+        self._noted.clear()
+        current = self._standings.current
+        if self._all and current is not None:
+            self._fetch = asyncio.ensure_future(self._take(current))
+
+    async def stop(self) -> None:
+        tasks = [task for task in (self._tail, self._fetch) if task is not None]
+        self._tail = None
+        await end(tasks)
+
+    def _anew(self) -> None:
+        """Something may have gone by unread."""
+        self._taken = None
+        self._wishes.again()
+        self.changed()
+
+    async def _meet(self) -> None:
+        try:
+            self._nodes.take(await self._context.link.command("HGETALL", self._context.keys.nodes))
+        except (LostError, FullError):
+            pass
+
+    async def _read(self) -> None:
+        log = self._context.keys.log
+        try:
+            while self._tail is asyncio.current_task():  # there may be another one by now (waits.py)
+                messages = await self._context.link.tail(log, f"{self._at[0]}-{self._at[1]}")
+                for name, blob in messages if self._tail is asyncio.current_task() else ():
+                    epoch, _, seq = name.partition(b"-")
+                    at = (int(epoch), int(seq))
+                    if at != (self._at[0], self._at[1] + 1):
+                        self._context.counters["gaps"] += 1
+                        self._standings.stir()
+                        self._anew()
+                        self._spawn(self._meet())
+                    self._at = at
+                    self._hear(blob)
+        except LostError:
+            pass
+
+    # -- what it says
+
+    def _hear(self, blob: bytes) -> None:
+        try:
+            said = decode(self._context.codec.seal.open((b"message", self._context.name.encode()), blob))
+        except (TamperedError, msgspec.MsgspecError):
+            self._context.counters["tampered"] += 1
+            self._warned += 1
+            if self._warned & (self._warned - 1) == 0:  # 1, 2, 4, 8, ...
+                name = self._context.name
+                logger.warning("cache %r: %d messages in the engine's log are not authentic", name, self._warned)
+            return
+        if isinstance(said, Joined):
+            self._nodes.heard(said)
+            return
+        if isinstance(said, Left):
+            self._nodes.left(said.node, said.instance)
+            return
+        current = self._standings.current
+        if current is None or said.generation != current.generation:
+            if isinstance(said, Moved):
+                self._standings.stir()
+            return
+        if isinstance(said, Stored):
+            self._stored(current, said)
+        elif isinstance(said, Wanted):
+            self._wishes.wanted(said.key_id)
+        elif isinstance(said, Abandoned):
+            self._wishes.again(said.key_id)
+        elif isinstance(said, Outcome):
+            self._wishes.outcome(said)
+
+    def _stored(self, current: Current, said: Stored) -> None:
+        if self._wishes.stored(said.key_id) or not self._all:
+            return
+        if self._context.host.find(current.stamp, said.key_id) is None:
+            self._noted[said.key_id] = said.size
+            self._more.set()
+            if len(self._noted) > NOTED_MAX:
+                self._taken = None
+                self.changed()
+
+    # -- taking all
+
+    async def _take(self, current: Current) -> None:
+        try:
+            if self._taken != current:
+                await self._scan(current)
+                self._taken = current
+            while self._standings.current == current:
+                self._more.clear()
+                if not self._noted:
+                    await self._more.wait()
+                keys: list[KeyId] = []
+                size = 0
+                for key_id, bytes_ in self._noted.items():
+                    if keys and (len(keys) == FETCH_ENTRIES or size + bytes_ > FETCH_BYTES):
+                        break
+                    keys.append(key_id)
+                    size += bytes_
+                for key_id in keys:
+                    del self._noted[key_id]
+                values = self._context.keys.values(current.generation)
+                found = await self._context.link.command("HMGET", values, *keys, lane=BULK)
+                blobs = found if isinstance(found, list) else []
+                await self._deliver(current, {k: b for k, b in zip(keys, blobs, strict=True) if isinstance(b, bytes)})
+        except (LostError, FullError):
+            pass
+
+    async def _scan(self, current: Current) -> None:
+        """Go through all entries. What is written meanwhile is in the log."""
+        values = self._context.keys.values(current.generation)
+        cursor, count = b"0", SCAN_FIRST
+        while self._standings.current == current:
+            reply: object = await self._context.link.command("HSCAN", values, cursor, "COUNT", count, lane=BULK)
+            assert isinstance(reply, (list, tuple))
+            at, found = reply
+            assert isinstance(found, dict)
+            await self._deliver(current, found)
+            if int(at) == 0:
+                return
+            cursor = b"%d" % int(at)
+            mean = sum(len(blob) for blob in found.values()) // max(len(found), 1) + 1
+            count = max(1, min(SCAN_MAX, FETCH_BYTES // mean))
+
+    async def _deliver(self, current: Current, found: dict[KeyId, bytes]) -> None:
+        host = self._context.host
+        burst: list[tuple[KeyId, asyncio.Future[Delivered]]] = []
+        for key_id, blob in found.items():
+            if host.find(current.stamp, key_id) is not None:
+                continue
+            entry = await open_entry(self._context, current, key_id, blob)
+            if entry is not None:
+                self._context.counters["entries_received"] += 1
+                burst.append((key_id, asyncio.ensure_future(host.deliver(current.stamp, entry))))
+            del entry
+        for key_id, delivered in burst:
+            self._wishes.delivered(key_id, current.stamp, await delivered)

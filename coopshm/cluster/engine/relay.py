@@ -1,0 +1,196 @@
+"""The relay of nodes that meet in an engine: puts the parts together (see the head of the package)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import Counter
+from collections.abc import Coroutine, Mapping, Sequence
+
+from ..relay import CacheStatus, Ended, Entry, Host, KeyId, NodeState, NodeStatus, Relay, Stamp, Status
+from ..resets import Cache
+from ..waits import end
+from .connection import FullError, Link, LostError
+from .context import COUNTERS, Context, EngineConfig
+from .entries import Codec
+from .keys import Keys
+from .nodes import Nodes
+from .reading import Reading
+from .seal import Seal
+from .standing import Standings
+from .wishes import Wishes
+from .writing import Writing
+
+__all__ = ["EngineRelay"]
+
+logger = logging.getLogger("coopshm.cluster")
+
+
+class _Part:
+    """One cache."""
+
+    def __init__(self, relay: EngineRelay, name: str, host: Host, context: Context) -> None:
+        self.cache = Cache(name, host, self._tell, relay.moved)
+        self.nodes = Nodes(context, self.cache)
+        self.reading = Reading(context, lambda: self.standings, self.nodes, lambda: self.wishes, relay.spawn)
+        self.standings = Standings(context, self.cache, self.nodes, self.reading.began, self._changed)
+        self.wishes = Wishes(context, self.standings, relay.spawn)
+        self.writing = Writing(context, self.standings, self.wishes)
+
+    def _tell(self, cache: str, node: str | None) -> None:
+        if node is None:  # who is behind reads the head
+            self.nodes.announce()
+
+    def _changed(self) -> None:
+        self.writing.changed()
+        self.reading.changed()
+
+    def up(self) -> None:
+        self.standings.up()
+
+    def down(self) -> None:
+        self.reading.down()
+        self.nodes.down()
+        self.standings.down()
+        self.wishes.down()
+
+
+class EngineRelay(Relay):
+    """See the head of the package."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        """Takes a twentieth of a second, to derive a key from the secret.
+
+        Raises:
+            ImportError: it is to compress, and `zstandard` is not installed.
+        """
+        self._config = config
+        self._codec = Codec(Seal(config.secret, config.namespace), config.entry_bytes_max, config.compress_above)
+        self._instance = os.urandom(16)
+        self._parts: dict[str, _Part] = {}
+        self._counters: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._link: Link | None = None
+
+    def spawn(self, what: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run it as a task that ends with the relay. One that fails is told of."""
+        task = asyncio.get_running_loop().create_task(what)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a bug: please report it", exc_info=task.exception())
+
+    # -- the relay protocol
+
+    async def start(self, hosts: Mapping[str, Host]) -> None:
+        config = self._config
+        codec = self._codec
+        self._link = link = Link(
+            config.address, config.tls, config.answer_timeout, config.bulk_timeout, len(hosts), self._up, self._down
+        )
+        for name, host in hosts.items():
+            keys = Keys(config.namespace, name, codec.seal.fingerprint)
+            context = Context(name, host, config, link, keys, codec, self._instance, self._counters)
+            self._parts[name] = _Part(self, name, host, context)
+        for name, part in self._parts.items():
+            self.moved(name)
+            self.spawn(part.cache.run())
+            self.spawn(part.nodes.run())
+            self.spawn(part.standings.run())
+        self.spawn(link.run())
+
+    async def stop(self, drain: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + drain
+        parts = list(self._parts.values())
+        while self._up_now() and loop.time() < until:
+            if all([await part.writing.finished() for part in parts]):
+                break
+            await asyncio.sleep(0.01)
+        for part in parts:
+            await part.writing.stop()
+        if self._up_now():
+            # Others need not wait for what would end by itself anyway.
+            farewells = [asyncio.ensure_future(self._leave(part)) for part in parts]
+            await asyncio.wait(farewells, timeout=self._config.answer_timeout)
+        for part in parts:
+            await part.reading.stop()
+        await end(self._tasks)
+
+    async def _leave(self, part: _Part) -> None:
+        try:
+            await part.wishes.stop()
+            await part.nodes.leave()
+        except (LostError, FullError):
+            pass
+
+    def ask(self, cache: str, stamp: Stamp, key_id: KeyId, nested: bool) -> None:
+        part = self._parts[cache]
+        standing = part.cache.standing()
+        if standing is not None and standing.stamp == stamp:
+            part.wishes.ask(stamp, key_id, nested)
+
+    def ended(self, cache: str, stamp: Stamp, key_id: KeyId, outcome: Entry | Ended) -> None:
+        self._parts[cache].wishes.ended(stamp, key_id, outcome)
+
+    def withdrawn(self, cache: str, stamp: Stamp, key_id: KeyId) -> None:
+        self._parts[cache].wishes.withdrawn(stamp, key_id)
+
+    def moved(self, cache: str) -> None:
+        part = self._parts[cache]
+        before = part.cache.standing_told()
+        if not part.cache.changed():
+            return
+        standing = part.cache.standing()
+        part.standings.moved()
+        part.wishes.moved(standing.stamp if standing is not None else None)
+        if standing is not None and before is not None and before.stamp == standing.stamp:
+            part.wishes.restarted()
+
+    def status(self) -> Status:
+        parts = self._parts
+        live = {cache: part.nodes.live() for cache, part in parts.items()}
+        names = {name for part in parts.values() for name in part.nodes.known()}
+        address, error = str(self._config.address), self._link.error if self._link is not None else ""
+        own = {cache: CacheStatus(*_own(part.cache)) for cache, part in parts.items()}
+        nodes = [NodeStatus(self._config.name, [address], self._up_now(), 0.0, own, error)]
+        for name in sorted(names):
+            since = [found[name] for found in live.values() if name in found]
+            caches = {cache: part.cache.status(name, name in live[cache]) for cache, part in parts.items()}
+            silent = "" if since else "gives no signs of life"
+            nodes.append(NodeStatus(name, [], bool(since), min(since, default=0.0), caches, silent))
+        counters = {name: self._counters[name] for name in COUNTERS} | {
+            "leases": sum(part.wishes.granted() for part in parts.values()),
+            "asks": sum(len(part.wishes) for part in parts.values()),
+            "adopted": sum(part.cache.adopted for part in parts.values()),
+            "losses": self._link.losses if self._link is not None else 0,
+        }
+        return Status(self._config.name, nodes, counters)
+
+    async def reload(self, nodes: Sequence[str]) -> None:
+        """Nodes are those that meet there: nothing is to be done."""
+
+    # -- the connection
+
+    def _up_now(self) -> bool:
+        return self._link is not None and self._link.up
+
+    def _up(self) -> None:
+        for part in self._parts.values():
+            part.up()
+
+    def _down(self) -> None:
+        for part in self._parts.values():
+            part.down()
+
+
+def _own(cache: Cache) -> tuple[Stamp | None, NodeState]:
+    standing = cache.standing()
+    if standing is None:
+        return None, NodeState.ABSENT
+    return standing.stamp, NodeState.FAILING if cache.failing else NodeState.LIVE
