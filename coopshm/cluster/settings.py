@@ -6,11 +6,14 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..config import Config, check_name
 from ..errors import ConfigError, not_allowed
 from . import trust
+
+if TYPE_CHECKING:
+    from .engine import EngineConfig
 
 __all__ = ["Settings", "parse"]
 
@@ -22,6 +25,10 @@ _NAME_BYTES_MAX: Final = 63
 
 _KNOWN: Final = (
     "name", "namespace", "listen", "nodes", "secret_file", "tls_cert", "tls_key", "tls_ca", "lease_timeout", "drain"
+)  # fmt: skip
+_ENGINE: Final = (
+    "engine", "engine_password_file", "engine_ca", "engine_cert", "engine_key", "replicate", "lease_ttl",
+    "engine_max_bytes", "compress_above",
 )  # fmt: skip
 _TLS: Final = ("tls_cert", "tls_key", "tls_ca")
 
@@ -37,6 +44,7 @@ class Settings(NamedTuple):
         trust: how nodes are sure of each other.
         lease_timeout: seconds that a worker waits for the cluster's answer before it computes.
         drain: seconds that an ending sidecar goes on sending what its host has computed, at most.
+        engine: where the nodes meet, if they do not know each other; then `listen`, `nodes` and `trust` say nothing.
     """
 
     name: str
@@ -46,6 +54,7 @@ class Settings(NamedTuple):
     trust: trust.Trust
     lease_timeout: float
     drain: float
+    engine: EngineConfig | None = None
 
 
 def parse(config: Config) -> Settings:
@@ -55,7 +64,9 @@ def parse(config: Config) -> Settings:
         ConfigError: there is none, or something in it is not allowed; or a file that it names cannot be used.
     """
     if config.cluster is None:
-        raise ConfigError(f"{config.source} has no [cluster] table: say at least `listen` and `nodes` in it")
+        raise ConfigError(
+            f"{config.source} has no [cluster] table: say at least `listen` and `nodes` in it, or `engine`"
+        )
     try:
         return _parse(config.cluster, config.namespace)
     except ConfigError as exc:
@@ -64,10 +75,8 @@ def parse(config: Config) -> Settings:
 
 def _parse(table: Mapping[str, object], namespace: str) -> Settings:
     for key in table:
-        if key == "engine":
-            raise ConfigError("cluster.engine: this release connects nodes directly only; say `nodes`")
-        if key not in _KNOWN:
-            raise ConfigError(f"cluster.{key}: there is no such setting; known are {', '.join(_KNOWN)}")
+        if key not in _KNOWN + _ENGINE:
+            raise ConfigError(f"cluster.{key}: there is no such setting; known are {', '.join(_KNOWN + _ENGINE)}")
     nodes = table.get("nodes", ())
     if not isinstance(nodes, (list, tuple)) or not all(isinstance(node, str) for node in nodes):
         raise not_allowed("cluster.nodes", nodes, 'write a list of addresses, such as ["web1:7411", "web2:7411"]')
@@ -85,7 +94,22 @@ def _parse(table: Mapping[str, object], namespace: str) -> Settings:
     namespace = check_name(table.get("namespace", namespace), "cluster.namespace")
     timeout = _seconds(table.get("lease_timeout", 1.0), "cluster.lease_timeout", _TIMEOUT_MIN, _TIMEOUT_MAX)
     drain = _seconds(table.get("drain", 2.0), "cluster.drain", 0.0, 60.0)
+    if "engine" in table:
+        engine = _engine(table, name, namespace, timeout)
+        return Settings(name, namespace, listen, (), trust.without(), timeout, drain, engine)
+    if more := [key for key in _ENGINE if key in table]:
+        raise ConfigError(f"cluster.{more[0]}: is for nodes that meet in an engine; say `engine` as well")
     return Settings(name, namespace, listen, tuple(nodes), _trust(table, namespace, listen), timeout, drain)
+
+
+def _engine(table: Mapping[str, object], name: str, namespace: str, lease_timeout: float) -> EngineConfig:
+    if more := [key for key in ("listen", "nodes", *_TLS) if key in table]:
+        raise ConfigError(f"cluster.{more[0]}: not together with `engine`: nodes either know each other or meet there")
+    try:
+        from .engine.settings import parse as parse_engine
+    except ModuleNotFoundError as exc:
+        raise ConfigError(f"cluster.engine: {exc}; install coopshm[redis]") from exc
+    return parse_engine(table, name, namespace, lease_timeout)
 
 
 def _trust(table: Mapping[str, object], namespace: str, listen: str) -> trust.Trust:

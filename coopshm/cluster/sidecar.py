@@ -57,7 +57,7 @@ class Sidecar:
         self._reread = reread
         self._ends = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.relay: Relay = Peers(_peers(self.settings))
+        self.relay = _relay(self.settings)
         self.hosts = {
             name: SegmentHost(config.namespace, cache, self.settings.name, self.settings.lease_timeout, self.relay)
             for name, cache in config.caches.items()
@@ -77,15 +77,9 @@ class Sidecar:
                 loop.add_signal_handler(number, self.end)
             loop.add_signal_handler(signal.SIGHUP, self._reload)
             await asyncio.gather(*(host.start() for host in self.hosts.values()))
-            log.info(
-                "sidecar %s: listens on %s, trust: %s, %d caches, %d addresses of nodes",
-                settings.name,
-                settings.listen,
-                settings.trust.kind,
-                len(self.hosts),
-                len(settings.nodes),
-            )
-            notify(f"READY=1\nSTATUS=node {settings.name}, listening on {settings.listen}")
+            where = _where(settings)
+            log.info("sidecar %s: %s, %d caches", settings.name, where, len(self.hosts))
+            notify(f"READY=1\nSTATUS=node {settings.name}, {where}")
             await self._ends.wait()
             notify("STOPPING=1")
             log.info("sidecar %s: ends", settings.name)
@@ -120,6 +114,20 @@ class Sidecar:
             await self.relay.reload(settings.nodes)
         finally:
             notify("READY=1")
+
+
+def _where(settings: Settings) -> str:
+    if settings.engine is not None:
+        return f"meets others in {settings.engine.address}, replicate: {settings.engine.replicate}"
+    return f"listens on {settings.listen}, trust: {settings.trust.kind}, {len(settings.nodes)} addresses of nodes"
+
+
+def _relay(settings: Settings) -> Relay:
+    if settings.engine is not None:
+        from .engine import EngineRelay  # takes coopshm[redis], which others need not have
+
+        return EngineRelay(settings.engine)
+    return Peers(_peers(settings))
 
 
 def _peers(settings: Settings) -> PeersConfig:

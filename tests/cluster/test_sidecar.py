@@ -207,7 +207,6 @@ def test_settings_have_defaults_and_are_checked(tmp_path) -> None:
     ("table", "message"),
     [
         ({"node": []}, "cluster.node: there is no such setting"),
-        ({"engine": "redis://cache"}, "cluster.engine"),
         ({"nodes": "web1:7411"}, "cluster.nodes"),
         ({"nodes": ["web1"]}, "host:port"),
         ({"listen": "0.0.0.0:7411"}, "secret_file"),

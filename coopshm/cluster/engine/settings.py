@@ -1,0 +1,104 @@
+"""What `[cluster]` says of an engine: checked, with the password's file read. Needs `coopshm[redis]`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from ...config import parse_size
+from ...errors import ConfigError, not_allowed
+from .. import trust
+from .address import Address, Tls
+from .address import parse as parse_address
+from .context import EngineConfig
+
+__all__ = ["parse"]
+
+_FILES: Final = ("secret_file", "engine_password_file", "engine_ca", "engine_cert", "engine_key")
+_TTL_MIN, _TTL_MAX = 0.1, 600.0
+
+
+def parse(table: Mapping[str, object], name: str, namespace: str, lease_timeout: float) -> EngineConfig:
+    """Check the keys of an engine in `[cluster]`; `name`, `namespace` and `lease_timeout` have been.
+
+    Raises:
+        ConfigError: something is not allowed, or a file cannot be used.
+    """
+    paths = {key: _path(table[key], f"cluster.{key}") for key in _FILES if key in table}
+    if "secret_file" not in paths:
+        raise ConfigError(
+            "cluster.secret_file: is missing; who can write to an engine must not be able to run code here"
+        )
+    try:
+        secret = trust.read_secret(paths["secret_file"])
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"cluster.secret_file: {exc}") from exc
+    replicate = table.get("replicate", EngineConfig.replicate)
+    if replicate not in ("all", "on_demand"):
+        raise not_allowed("cluster.replicate", replicate, '"all" or "on_demand"')
+    ttl = table.get("lease_ttl", EngineConfig.lease_ttl)
+    if not isinstance(ttl, (int, float)) or isinstance(ttl, bool) or not _TTL_MIN <= ttl <= _TTL_MAX:
+        raise not_allowed("cluster.lease_ttl", ttl, f"a number of seconds from {_TTL_MIN:g} to {_TTL_MAX:g}")
+    most = table.get("engine_max_bytes", EngineConfig.bytes_max)
+    above = table.get("compress_above")
+    return EngineConfig(
+        name=name,
+        namespace=namespace,
+        address=_address(table["engine"], paths),
+        secret=secret,
+        tls=Tls(paths.get("engine_ca", ""), paths.get("engine_cert", ""), paths.get("engine_key", "")),
+        replicate=str(replicate),
+        lease_timeout=lease_timeout,
+        lease_ttl=float(ttl),
+        bytes_max=_size(most, "cluster.engine_max_bytes"),
+        compress_above=_compress_above(above),
+    )
+
+
+def _path(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise not_allowed(where, value, "write the path of a file")
+    path = os.path.expanduser(value)
+    if not os.access(path, os.R_OK):
+        raise ConfigError(f"{where}: {path} cannot be read")
+    return path
+
+
+def _address(url: object, paths: Mapping[str, str]) -> Address:
+    if not isinstance(url, str):
+        raise not_allowed("cluster.engine", url, 'write an address such as "redis://host:6379/0"')
+    try:
+        address = parse_address(url)
+    except ValueError as exc:
+        raise ConfigError(f"cluster.engine: {exc}") from exc  # not the address itself: it may have a password in it
+    if not address.encrypted and any(key in paths for key in ("engine_ca", "engine_cert", "engine_key")):
+        raise ConfigError("cluster.engine_ca, engine_cert and engine_key are for rediss://... only")
+    if ("engine_cert" in paths) != ("engine_key" in paths):
+        raise ConfigError("cluster.engine_cert and engine_key go together")
+    if "engine_password_file" in paths:
+        if address.password:
+            raise ConfigError("cluster.engine_password_file: there is a password in cluster.engine as well; say either")
+        path = paths["engine_password_file"]
+        mode = os.stat(path).st_mode
+        if mode & 0o077:
+            raise ConfigError(f"cluster.engine_password_file: others than its owner may use {path}; chmod 600 it")
+        address = address._replace(password=Path(path).read_text(encoding="utf-8").strip())
+    return address
+
+
+def _size(value: object, where: str) -> int:
+    if not isinstance(value, (int, str)):
+        raise not_allowed(where, value, 'write a size such as "1 GiB"')
+    return parse_size(value, where)
+
+
+def _compress_above(value: object) -> int | None:
+    if value is None:
+        return None
+    try:
+        import zstandard  # noqa: F401
+    except ImportError as exc:
+        raise ConfigError("cluster.compress_above: takes zstandard; install coopshm[zstd] on all hosts") from exc
+    return _size(value, "cluster.compress_above")

@@ -1,0 +1,106 @@
+"""`engine` in [cluster]: what can be said of it, and what cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coopshm import config as configuration
+from coopshm.cluster import settings as cluster_settings
+from coopshm.errors import ConfigError
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    made = {}
+    for name, text in {"secret": SECRET, "short": "x", "password": "of the engine\n", "open": SECRET}.items():
+        path = tmp_path / name
+        path.write_text(text)
+        path.chmod(0o644 if name == "open" else 0o600)
+        made[name] = str(path)
+    return made
+
+
+def parsed(**table: Any) -> Any:
+    return cluster_settings.parse(configuration.load({"namespace": "shop", "caches": {"c": {}}, "cluster": table}))
+
+
+def test_an_engine_takes_an_address_and_a_secret(files: dict[str, str]) -> None:
+    settings = parsed(engine="redis://user@cache:7000/2", secret_file=files["secret"], name="web1", lease_timeout=2)
+    config = settings.engine
+    assert (config.name, config.namespace, config.lease_timeout, config.lease_ttl) == ("web1", "shop", 2.0, 10.0)
+    assert (config.secret, config.replicate) == (SECRET.encode(), "on_demand")
+    assert (config.address.hosts, config.address.database, config.address.user) == ((("cache", 7000),), 2, "user")
+    assert SECRET not in repr(config)
+
+
+def test_everything_can_be_said(files: dict[str, str]) -> None:
+    config = parsed(
+        engine="rediss+sentinel://shop@s1,s2:7,[::1]:8/service/1",
+        engine_password_file=files["password"],
+        engine_ca=files["open"],
+        engine_cert=files["open"],
+        engine_key=files["secret"],
+        secret_file=files["secret"],
+        namespace="shops",
+        replicate="all",
+        lease_ttl=3,
+        engine_max_bytes="2 GiB",
+        compress_above="8 KiB",
+    ).engine
+    assert config.address.hosts == (("s1", 26379), ("s2", 7), ("::1", 8))
+    assert (config.address.service, config.address.database) == ("service", 1)
+    assert (config.address.user, config.address.password) == ("shop", "of the engine")
+    assert config.tls == (files["open"], files["open"], files["secret"])
+    assert (config.namespace, config.replicate, config.lease_ttl) == ("shops", "all", 3.0)
+    assert (config.bytes_max, config.compress_above) == (2 << 30, 8192)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"secret_file": None}, "secret_file: is missing"),
+        ({"secret_file": "short"}, "secret_file: .* too short"),
+        ({"secret_file": "open"}, "secret_file: .*chmod 600"),
+        ({"secret_file": "/nowhere"}, "secret_file: .*cannot be read"),
+        ({"engine": 5}, "cluster.engine"),
+        ({"engine": "http://cache"}, "cluster.engine: http scheme"),
+        ({"engine": "redis://a,b"}, "one host only"),
+        ({"engine": "redis+sentinel://a"}, "which service"),
+        ({"engine": "redis+cluster://a/1"}, "too much of a path"),
+        ({"engine": "redis://a/x"}, "the database is a number"),
+        ({"engine": "unix://a/b"}, "unix:///path"),
+        ({"listen": "127.0.0.1:1"}, "cluster.listen: not together"),
+        ({"nodes": ["a:1"]}, "cluster.nodes: not together"),
+        ({"tls_cert": "/c"}, "cluster.tls_cert: not together"),
+        ({"replicate": "some"}, "cluster.replicate"),
+        ({"lease_ttl": 0}, "cluster.lease_ttl"),
+        ({"engine_max_bytes": "much"}, "cluster.engine_max_bytes"),
+        ({"compress_above": 1.5}, "cluster.compress_above"),
+        ({"engine_ca": "open"}, "for rediss"),
+        ({"engine": "rediss://a", "engine_cert": "open"}, "go together"),
+        ({"engine": "redis://u:p@a", "engine_password_file": "password"}, "say either"),
+        ({"engine_password_file": "open"}, "chmod 600"),
+        ({"engine_password_file": 5}, "cluster.engine_password_file"),
+    ],
+)
+def test_what_is_not_allowed_is_named(files: dict[str, str], table: dict[str, Any], message: str) -> None:
+    said = {"engine": "redis://cache", "secret_file": "secret", **table}
+    said = {key: files.get(value, value) if isinstance(value, str) else value for key, value in said.items()}
+    with pytest.raises(ConfigError, match=message):
+        parsed(**{key: value for key, value in said.items() if value is not None})
+
+
+def test_a_password_is_in_no_message(files: dict[str, str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parsed(engine="redis://user:hush@a:port", secret_file=files["secret"])
+    assert "hush" not in str(caught.value)
+
+
+def test_settings_of_an_engine_need_one() -> None:
+    with pytest.raises(ConfigError, match=r"cluster\.replicate: is for nodes that meet"):
+        parsed(replicate="all")
