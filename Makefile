@@ -87,9 +87,12 @@ servers: $(INSTALLED) ## run real servers, and write what came of it into the ta
 demo: $(INSTALLED) ## 64 clients on a real gunicorn: per-worker caching beside coopshm
 	$(PY) -m demo
 
+ENGINE ?=
+DEMO_ARGS ?=
+
 .PHONY: demo-cluster
-demo-cluster: $(INSTALLED) ## three nodes with a sidecar each: once in the cluster, a reset that travels, a node lost and back
-	$(PY) -m demo.cluster
+demo-cluster: $(INSTALLED) $(if $(ENGINE),tools) ## three nodes with a sidecar each: once in the cluster, a reset that travels, a node lost and back; ENGINE=redis
+	$(PY) -m demo.cluster $(if $(ENGINE),--engine $(ENGINE)) $(DEMO_ARGS)
 
 .PHONY: demo-top
 demo-top: $(INSTALLED) ## record coopshm-admin top beside the demonstration's server, as docs/top.svg

@@ -1,4 +1,5 @@
-"""`python -m demo.cluster`: three nodes, each with gunicorn and a sidecar, and what their clients see.
+"""`python -m demo.cluster`: three nodes, each with gunicorn and a sidecar, and what their clients see. The sidecars are
+connected with each other, or all with a Redis or Valkey server (--engine).
 
 cold     the clients of all nodes ask for all pages at once: each is rendered once in the cluster
 warm     they ask again: nothing is rendered
@@ -7,6 +8,7 @@ lost     a node is killed, with all its memory, under load: the others go on; a 
 back     it starts anew, empty: it gets the release and all pages from the others, and renders none
 """
 
+import argparse
 import asyncio
 import random
 import secrets
@@ -21,8 +23,10 @@ from dataclasses import dataclass, field
 
 from demo import source
 from demo.client import Connection, Reply
+from demo.engine import Engine
+from demo.ground import Ground, enter
 from demo.gunicorn_conf import workers
-from demo.nodes import PORT, Node, NodeError, enter, until
+from demo.nodes import PORT, Node, NodeError, by_engine, direct, until
 
 NODES = 3
 CLIENTS = 12  # of each node
@@ -205,18 +209,24 @@ def conclusion(story: Story) -> str:
     )
 
 
-def main() -> int:
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # leaves through `finally`
-    status = enter([sys.executable, "-m", "demo.cluster"])
-    if status is not None:
-        return status
-    pages = len(source.MODULES)
-    print(f"{NODES} nodes with {workers} workers and a sidecar each, {CLIENTS} clients of each node, {pages} pages")
-    secret = secrets.token_hex(32)
-    nodes = [Node(source.directory() / f"node{n}", n, NODES, secret) for n in range(1, NODES + 1)]
+def play(ground: Ground, kind: str | None) -> int:
+    """On this ground, with an engine of that kind if any; the status of this program."""
+    nodes: list[Node] = []
+    engine = None
     try:
-        for node in nodes:
-            node.start()
+        engine = Engine(ground, kind) if kind else None
+        by = f"by way of {engine.version()}" if engine else "with each other"
+        print(
+            f"{NODES} nodes with {workers} workers and a sidecar each, {CLIENTS} clients of each node, "
+            f"{len(source.MODULES)} pages; the sidecars are connected {by}"
+        )
+        if engine:
+            engine.start()
+        cluster = by_engine(engine.url) if engine else direct(ground, NODES)
+        secret = secrets.token_hex(32)
+        for number in range(1, NODES + 1):
+            nodes.append(Node(source.directory() / f"node{number}", number, ground, cluster, secret))
+            nodes[-1].start()
         story = asyncio.run(Observer(nodes).play())
     except NodeError as exc:
         print(f"\n{exc}", *(f"---- {node.name}\n{node.log()}" for node in nodes), sep="\n", file=sys.stderr)
@@ -224,8 +234,20 @@ def main() -> int:
     finally:
         for node in nodes:
             node.kill()
+        if engine:
+            engine.stop()
     print("", table(story), "", textwrap.fill(conclusion(story), 90), sep="\n")
     return 1 if story.broken() else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m demo.cluster", description="Three nodes and their clients.")
+    parser.add_argument("--engine", choices=["redis", "valkey"], help="connect the nodes by way of such a server")
+    parser.add_argument("--loopback", action="store_true", help="do without network namespaces")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # leaves through `finally`
+    with enter([sys.executable, "-m", "demo.cluster", *sys.argv[1:]], loopback=given.loopback) as ground:
+        return ground if isinstance(ground, int) else play(ground, given.engine)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,4 @@
-"""Nodes on one machine: each has a network and a /dev/shm of its own (namespaces), a gunicorn and a sidecar.
-
-All of it, the switch between them included, is in namespaces of this demonstration, whose first process it is: `enter`
-starts it anew in there. When that process ends, for whatever reason, the kernel ends all others in there and takes the
-rest away. Without root it is done in a user namespace, where that is allowed.
-"""
+"""Nodes on one machine, each with a gunicorn and a sidecar; ground.py has what they stand on."""
 
 import contextlib
 import json
@@ -11,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from demo import source
+from demo.ground import Ground
 from demo.gunicorn_conf import workers
 
 PORT = 8000  # of gunicorn
@@ -24,72 +19,48 @@ SIDECAR_PORT = 7411
 PATIENCE = 60.0  # seconds, for anything that is waited for
 CONFIG = Path(__file__).with_name("coopshm.toml")
 
-_INSIDE = "DEMO_CLUSTER_INSIDE"
-_UNSHARE = ["unshare", *([] if os.geteuid() == 0 else ["-r"]), "-n", "-m", "-p", "-f", "--mount-proc", "--kill-child"]
-_SWITCH = "ip link add demo type bridge && ip address add 10.9.1.254/24 dev demo && ip link set demo up"
-_BOOT = "mount -t tmpfs -o mode=1777 tmpfs /dev/shm && ip link set lo up && echo up && exec cat"
-
 
 class NodeError(Exception):
     """A node did not do what it should; says which and what."""
 
 
-def enter(arguments: list[str]) -> int | None:
-    """Run this program again in namespaces of its own; its status. None: that is where this process is already, and
-    $DEMO_DIR is a directory of its own."""
-    if _INSIDE in os.environ:
-        subprocess.run(["sh", "-c", _SWITCH], check=True)
-        return None
-    can = subprocess.run([*_UNSHARE, "sh", "-c", _SWITCH], capture_output=True, text=True, check=False)
-    if can.returncode:
-        print(f"nodes on one machine need namespaces (as root, or user namespaces) and ip: {can.stderr.strip()}")
-        return 1
-    with tempfile.TemporaryDirectory(prefix="coopshm-demo-") as directory:
-        environment = {**os.environ, _INSIDE: "1", "DEMO_DIR": directory}
-        # If this process is told to end, `run` kills unshare, and the kernel all that is in there.
-        return subprocess.run([*_UNSHARE, *arguments], env=environment, check=False).returncode
-
-
 class Node:
     """`number` is 1, 2, 3 ... `directory` is this node's: its source's, its configuration, its logs."""
 
-    def __init__(self, directory: Path, number: int, nodes: int, secret: str) -> None:
+    def __init__(
+        self, directory: Path, number: int, ground: Ground, cluster: Mapping[str, object], secret: str
+    ) -> None:
+        """
+        Args:
+            cluster: of `[cluster]`, what all nodes have in common; see `direct` and `by_engine`.
+        """
         self.directory = directory
         self.name = f"node{number}"
-        self.address = f"10.9.1.{number}"
+        self.address = ground.address(number)
+        self._ground = ground
         self._number = number
         directory.mkdir(exist_ok=True)
         (directory / "secret").write_text(secret, encoding="ascii")
         (directory / "secret").chmod(0o600)
-        cluster = {
+        mine = {
             "name": self.name,
-            "listen": f"{self.address}:{SIDECAR_PORT}",
-            "nodes": [f"10.9.1.{other}:{SIDECAR_PORT}" for other in range(1, nodes + 1)],
+            "namespace": "demo",
             "secret_file": str(directory / "secret"),
             "lease_timeout": 5.0,  # generous, for machines on which three nodes are two too many
+            **({"listen": f"{self.address}:{SIDECAR_PORT}"} if "nodes" in cluster else {}),
         }
-        table = "\n".join(f"{key} = {json.dumps(value)}" for key, value in cluster.items())
-        text = f'namespace = "demo"\n{CONFIG.read_text(encoding="utf-8")}\n[cluster]\n{table}\n'
+        table = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {**mine, **cluster}.items())
+        caches = CONFIG.read_text(encoding="utf-8")
+        text = f'namespace = "{ground.namespace(number)}"\n{caches}\n[cluster]\n{table}\n'
         (directory / "coopshm.toml").write_text(text, encoding="utf-8")
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """With an empty /dev/shm, and the source at release 1."""
+        """With an empty memory, and the source at release 1."""
         source.publish(1, self.directory)
         with contextlib.suppress(FileNotFoundError):
             (self.directory / "booted.log").unlink()
-        keeper = subprocess.Popen(
-            ["unshare", "-n", "-m", "sh", "-c", _BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert keeper.stdout is not None
-        if keeper.stdout.readline() != b"up\n":
-            raise NodeError(f"{self.name}: its namespaces could not be made")
-        port = f"p{self._number}"
-        _ip(f"link add {port} type veth peer name eth0 netns {keeper.pid}", f"link set {port} master demo up")
-        self._processes.append(keeper)
-        self._enter = ["nsenter", f"--net=/proc/{keeper.pid}/ns/net", f"--mount=/proc/{keeper.pid}/ns/mnt"]
-        self._run("ip", "address", "add", f"{self.address}/24", "dev", "eth0")
-        self._run("ip", "link", "set", "eth0", "up")
+        self._enter = self._ground.boot(self._number)
         gunicorn = ["gunicorn", "--config", "python:demo.gunicorn_conf", "--bind", f"{self.address}:{PORT}"]
         self._spawn(sys.executable, "-m", *gunicorn, "demo.app:application")
         until(self._booted, f"{self.name}: gunicorn serves; it says {self.log()}")
@@ -97,16 +68,13 @@ class Node:
 
     def kill(self) -> None:
         """All of it, as when power is lost: it says no goodbye. Can be done twice."""
-        if self._processes:
-            _ip(f"link delete p{self._number}")
+        self._ground.cut(self._number)
         for process in reversed(self._processes):
             with contextlib.suppress(ProcessLookupError):
-                if process is self._processes[0]:
-                    process.kill()  # the keeper is in the group of this process
-                else:
-                    os.killpg(process.pid, signal.SIGKILL)
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._processes = []
+        self._ground.end(self._number)
 
     def computations(self) -> list[source.Computation]:
         log = self.directory / "computations.log"
@@ -175,5 +143,11 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def _ip(*commands: str) -> None:
-    subprocess.run(["ip", "-batch", "-"], input="\n".join(commands), text=True, check=True)
+def direct(ground: Ground, nodes: int) -> dict[str, object]:
+    """[cluster] of nodes that know each other."""
+    return {"nodes": [f"{ground.address(number)}:{SIDECAR_PORT}" for number in range(1, nodes + 1)]}
+
+
+def by_engine(url: str) -> dict[str, object]:
+    """[cluster] of nodes that know an engine. Each takes all entries, as those that know each other do."""
+    return {"engine": url, "replicate": "all"}
