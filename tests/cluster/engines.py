@@ -7,7 +7,8 @@ it then. Programs come from $PATH, or from build/tools (`make tools`).
     RedisServer(directory)    start, kill, stop, pause, resume, flush; `url` for [cluster]; `command` for all else
     Sentinels(directory)      one master, one replica, three sentinels: `lose_writes`, `failover`
     RedisCluster(directory)   three masters
-    Authority(directory)      certificates for the TLS variant: RedisServer(directory, tls=Authority(directory))
+
+Behind TLS: RedisServer(directory, tls=Authority(directory)), see authority.py.
 
 All of them are context managers, and all methods block until what they say is so; on an event loop, call them by
 `asyncio.to_thread`.
@@ -15,8 +16,6 @@ All of them are context managers, and all methods block until what they say is s
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import os
 import shutil
 import signal
@@ -29,12 +28,8 @@ from typing import Any, TypeVar
 
 import pytest
 import redis
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
+from tests.cluster.authority import Authority
 from tests.cluster.test_peers import address as free_address
 from tests.procs import WATCHDOG
 from tests.servers.site import until
@@ -119,6 +114,7 @@ class RedisServer(_Managed):
         user: tuple[str, str, str] | None = None,
         tls: Authority | None = None,
         sentinel: bool = False,
+        within: Sequence[str] = (),
     ) -> None:
         """
         Args:
@@ -126,10 +122,11 @@ class RedisServer(_Managed):
             config: more of redis.conf; a list stands for a line for each.
             aof: what it has acknowledged is on the disk, and there again after a restart.
             user: (name, password, what it may: "~coopshm:* +@all") of a user; there is no default user then.
+            within: a command that runs another one elsewhere, as the process that it is.
         """
         found = program(engine)
         assert found is not None, f"{engine} is not installed"
-        self._program = found
+        self._program = [*within, found]
         self._sentinel = sentinel
         self._user = user
         self._tls = tls
@@ -196,7 +193,7 @@ class RedisServer(_Managed):
     def start(self) -> None:
         """Return once it answers."""
         assert self._keeper is None, "it runs"
-        command = [self._program, str(self._config), *(["--sentinel"] if self._sentinel else [])]
+        command = [*self._program, str(self._config), *(["--sentinel"] if self._sentinel else [])]
         self._keeper = subprocess.Popen(
             ["sh", "-c", _BESIDE, "sh", *command],
             stdin=subprocess.PIPE,
@@ -298,7 +295,7 @@ class RedisServer(_Managed):
             found: dict[str, Any] = client.info(section)
             return found
 
-    def keys(self) -> set[bytes]:
+    def all_keys(self) -> set[bytes]:
         with self.client() as client:
             return set(client.scan_iter(count=1000))
 
@@ -449,64 +446,6 @@ class RedisCluster(_Managed):
         """The server that has this key."""
         slot = self.servers[0].command("CLUSTER", "KEYSLOT", key)
         return self.servers[min(2, next(n for n in range(3) if slot < self.SLOTS * (n + 1) // 3))]
-
-
-class Authority:
-    """Makes certificates, for servers (their address is in it) and for clients."""
-
-    def __init__(self, directory: Path, name: str = "authority") -> None:
-        self._directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self._id = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
-        made = self._builder(self._key, self._name)
-        made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        made = made.add_extension(_usage(signs=True), critical=True)
-        self.path = directory / f"{name}.pem"
-        self.path.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
-
-    def _builder(self, key: ec.EllipticCurvePrivateKey, name: x509.Name) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.timezone.utc)
-        made = x509.CertificateBuilder().subject_name(name).issuer_name(self._name)
-        made = made.public_key(key.public_key()).serial_number(x509.random_serial_number())
-        made = made.not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(10))
-        identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-        made = made.add_extension(identifier, critical=False)
-        return made.add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._id), critical=False
-        )
-
-    def certify(self, name: str) -> tuple[Path, Path]:
-        """A certificate for an address, or for a client of that name; the paths of it and of its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        made = self._builder(key, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        made = made.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        made = made.add_extension(_usage(signs=False), critical=True)
-        try:
-            alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(name))
-        except ValueError:
-            alternative = x509.DNSName(name)
-        made = made.add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
-        paths = self._directory / f"{name}.pem", self._directory / f"{name}.key"
-        paths[0].write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
-        paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        paths[1].chmod(0o600)
-        return paths
-
-
-def _usage(signs: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs,
-        key_cert_sign=signs,
-        crl_sign=signs,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def _text(said: Any) -> str:

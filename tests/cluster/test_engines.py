@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.cluster.engines import ENGINES, SERVICE, Authority, RedisCluster, RedisServer, Sentinels, needs_redis
+from tests.cluster.authority import Authority
+from tests.cluster.engines import ENGINES, SERVICE, RedisCluster, RedisServer, Sentinels, needs_redis
 from tests.servers.site import until
 
 
@@ -26,14 +27,14 @@ def test_a_server_is_empty_after_it_was_killed(tmp_path: Path, engine: str) -> N
     with RedisServer(tmp_path, engine=engine) as server:
         for url in (server.url, server.unix_url):
             _ask(url, "SET", "k", "v")
-            assert server.keys() == {b"k"}
+            assert server.all_keys() == {b"k"}
             server.flush()
-            assert server.keys() == set()
+            assert server.all_keys() == set()
         _ask(server.url, "SET", "k", "v")
         pid = server.pid
         server.restart()
         assert server.pid != pid
-        assert server.keys() == set()
+        assert server.all_keys() == set()
         server.stop()
         assert not server.running
         with pytest.raises(redis.ConnectionError):
@@ -118,7 +119,7 @@ def test_sentinels_put_the_replica_in_the_place_of_the_master(tmp_path: Path) ->
         servers.lose_writes()
         servers.master.command("SET", "lost", "v")
         servers.failover()
-        assert {b"kept"} == servers.master.keys() - {b"tests:synced"}
+        assert {b"kept"} == servers.master.all_keys() - {b"tests:synced"}
         for sentinel in servers.sentinels:
             until(
                 lambda sentinel=sentinel: (
@@ -127,7 +128,7 @@ def test_sentinels_put_the_replica_in_the_place_of_the_master(tmp_path: Path) ->
                 )
             )
         servers.come_back()
-        assert {b"kept"} == servers.replica.keys() - {b"tests:synced"}
+        assert {b"kept"} == servers.replica.all_keys() - {b"tests:synced"}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -139,4 +140,4 @@ def test_a_cluster_has_each_key_on_one_of_three_servers(tmp_path: Path, engine: 
                 client.set(f"{{{number}}}", number)
         for number in range(30):
             assert cluster.of(f"{{{number}}}").command("GET", f"{{{number}}}") == str(number).encode()
-        assert all(server.keys() for server in cluster.servers)
+        assert all(server.all_keys() for server in cluster.servers)

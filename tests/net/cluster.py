@@ -9,27 +9,49 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.net.network import Switch
-from tests.net.node import Node
+import pytest
+
+from tests.cluster.engines import RedisServer, needs_redis
+from tests.net.network import Host, Switch
+from tests.net.node import Node, by_engine, peers
 from tests.servers.gate import WATCHDOG
 from tests.servers.site import until
+
+PEERS = "peers"
+#: For tests of what holds however the nodes are connected.
+relays = pytest.mark.parametrize("relay", [PEERS, pytest.param("all", marks=needs_redis, id="engine")])
 
 SECRET = "of the hosts of the tests, 32 bytes and more"
 
 
 class NetCluster:
-    """`nodes` by position: node i has the number i + 1, and the name n(i + 1)."""
+    """`nodes` by position: node i has the number i + 1, and the name n(i + 1). With an engine, `engine` runs on
+    `engine_host`, which nobody else is on."""
 
-    def __init__(self, directory: Path, size: int) -> None:
+    def __init__(self, directory: Path, size: int, relay: str) -> None:
         self._directory = directory
         self._switch = Switch()
-        self.addresses = [f"10.9.0.{number}" for number in range(1, size + 1)]
+        self._ends = ExitStack()
+        self._ends.callback(self._switch.end)
         self.nodes: list[Node] = []
         self._pool = ThreadPoolExecutor(64)
+        self.engine_host: Host | None = None
+        if relay == PEERS:
+            self._others = peers([f"10.9.0.{number}" for number in range(1, size + 1)])
+            return
+        try:
+            host = self.engine_host = Host(self._switch, 200)
+            self._ends.callback(host.end)
+            self.engine = RedisServer(directory, address=host.address, within=host.within())
+            self._ends.enter_context(self.engine)
+        except BaseException:
+            self._ends.close()
+            raise
+        self._others = by_engine(self.engine.url, relay)
 
     def make(self, number: int, secret: str = SECRET) -> Node:
         """A node that does not run yet. There may have been one of that number, which has vanished."""
-        node = Node(self._switch, self._directory / f"n{number}", number, self.addresses, secret)
+        node = Node(self._switch, self._directory / f"n{number}", number, self._others, secret)
         self.nodes[number - 1 : number] = [node]
         return node
 
@@ -60,16 +82,19 @@ class NetCluster:
 
     def end(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-        with ExitStack() as stack:  # all of them, whatever goes wrong with one
-            stack.callback(self._switch.end)
+        with self._ends as stack:  # all of them, whatever goes wrong with one
             for node in self.nodes:
                 stack.callback(node.vanish)
 
 
 @contextmanager
-def cluster(directory: Path, size: int, running: int | None = None) -> Iterator[NetCluster]:
-    """`size` nodes, of which the first `running` (default: all) run and know each other."""
-    made = NetCluster(directory, size)
+def cluster(directory: Path, size: int, running: int | None = None, relay: str = PEERS) -> Iterator[NetCluster]:
+    """`size` nodes, of which the first `running` (default: all) run and know each other.
+
+    Args:
+        relay: PEERS, or how values get from node to node by way of an engine: "all" or "on_demand".
+    """
+    made = NetCluster(directory, size, relay)
     try:
         for number in range(1, size + 1):
             made.make(number)

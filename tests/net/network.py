@@ -133,6 +133,10 @@ class Host(Keeper):
         root = f"/proc/{self.pid}/ns"
         return ["nsenter", f"--net={root}/net", f"--mount={root}/mnt", f"--pid={root}/pid", *arguments]
 
+    def within(self) -> list[str]:
+        """What runs a command in the host's network as the process that it is. It does not end with the host."""
+        return ["nsenter", f"--net=/proc/{self.pid}/ns/net"]
+
     def end(self) -> None:
         """Power is lost: nothing says goodbye to the others, and all that ran there is gone when this returns."""
         if not self.ended:

@@ -33,20 +33,33 @@ on_reset = "tests.servers.app.source:publish"
 
 [cluster]
 name = "{name}"
-listen = "0.0.0.0:{port}"
-nodes = {nodes}
+{others}
 secret_file = "{secret}"
 lease_timeout = 4.0  # beyond it workers compute without the cluster, so it is long for machines that are slow
 """
 
 
+def peers(addresses: Sequence[str]) -> str:
+    """Of [cluster]: the nodes are connected with each other."""
+    return f'listen = "0.0.0.0:{PORT}"\nnodes = {json.dumps([f"{address}:{PORT}" for address in addresses])}'
+
+
+def by_engine(url: str, replicate: str) -> str:
+    """Of [cluster]: the nodes are connected with an engine."""
+    return f'engine = "{url}"\nreplicate = "{replicate}"\nlease_ttl = 3.0'
+
+
 class NodeSite(Site):
     """The files of one node."""
 
-    def __init__(self, directory: Path, name: str, addresses: list[str], secret: str, gate: Gate) -> None:
+    def __init__(self, directory: Path, name: str, others: str, secret: str, gate: Gate) -> None:
+        """
+        Args:
+            others: what [cluster] says of how this node finds the others.
+        """
         directory.mkdir(exist_ok=True)
         self.name = name
-        self.addresses = addresses
+        self.others = others
         self.secret = secret
         super().__init__(directory, "net", gate)
 
@@ -54,8 +67,7 @@ class NodeSite(Site):
         secret = self.directory / "secret"
         secret.write_text(self.secret)
         secret.chmod(0o600)
-        nodes = json.dumps([f"{address}:{PORT}" for address in self.addresses])
-        text = _CONFIG.format(name=self.name, port=PORT, nodes=nodes, secret=secret)
+        text = _CONFIG.format(name=self.name, others=self.others, secret=secret)
         (self.directory / "coopshm.toml").write_text(text)
 
     def environment(self) -> dict[str, str]:
@@ -163,13 +175,13 @@ class Sidecar:
 class Node:
     """A host and what runs on it."""
 
-    def __init__(self, switch: Switch, directory: Path, number: int, addresses: list[str], secret: str) -> None:
+    def __init__(self, switch: Switch, directory: Path, number: int, others: str, secret: str) -> None:
         self.name = f"n{number}"
         self.host = Host(switch, number)
         self._gate = Gate()
         with self.host.network():
             self.gate = self._gate.__enter__()
-        self.site = NodeSite(directory, self.name, addresses, secret, self.gate)
+        self.site = NodeSite(directory, self.name, others, secret, self.gate)
         self.web = Web(self.host, self.site)
         self.sidecar: Sidecar | None = None
         self._webbed = self._gone = False

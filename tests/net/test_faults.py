@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from tests.net.cluster import cluster
+from tests.net.cluster import cluster, relays
 from tests.net.history import histories
 from tests.net.network import needs_hosts
 from tests.servers.gate import WATCHDOG
@@ -16,8 +16,9 @@ pytestmark = needs_hosts
 KEYS = [f"key-{number}" for number in range(20)]
 
 
-def test_without_its_sidecar_a_host_goes_on_alone_and_with_a_new_one_in_the_cluster(tmp_path: Path) -> None:
-    with cluster(tmp_path, 3) as net:
+@relays
+def test_without_its_sidecar_a_host_goes_on_alone_and_with_a_new_one_in_the_cluster(tmp_path: Path, relay: str) -> None:
+    with cluster(tmp_path, 3, relay=relay) as net:
         one, two, three = net.nodes
         with histories(net.nodes, KEYS) as seen:
             seen.go_on()
@@ -54,8 +55,9 @@ def test_without_its_sidecar_a_host_goes_on_alone_and_with_a_new_one_in_the_clus
             node.stop()
 
 
-def test_a_stopped_sidecar_is_in_nobodys_way(tmp_path: Path) -> None:
-    with cluster(tmp_path, 3) as net:
+@relays
+def test_a_stopped_sidecar_is_in_nobodys_way(tmp_path: Path, relay: str) -> None:
+    with cluster(tmp_path, 3, relay=relay) as net:
         one, two, three = net.nodes
         assert one.sidecar is not None
         one.sidecar.signal(signal.SIGSTOP)
@@ -67,8 +69,9 @@ def test_a_stopped_sidecar_is_in_nobodys_way(tmp_path: Path) -> None:
         until(lambda: one.peek("k") is not None)
 
 
-def test_a_host_that_vanishes_in_the_middle_of_a_computation_and_comes_back_empty(tmp_path: Path) -> None:
-    with cluster(tmp_path, 5) as net:
+@relays
+def test_a_host_that_vanishes_in_the_middle_of_a_computation_and_comes_back_empty(tmp_path: Path, relay: str) -> None:
+    with cluster(tmp_path, 5, relay=relay) as net:
         *others, gone = net.nodes
         for key in KEYS:
             others[0].value(key)
@@ -99,8 +102,9 @@ def test_a_host_that_vanishes_in_the_middle_of_a_computation_and_comes_back_empt
         assert back.site.version_of_source() == others[0].site.version_of_source()
 
 
-def test_a_newcomer_gets_everything_while_writes_and_resets_go_on(tmp_path: Path) -> None:
-    with cluster(tmp_path, 3, running=2) as net:
+@relays
+def test_a_newcomer_gets_everything_while_writes_and_resets_go_on(tmp_path: Path, relay: str) -> None:
+    with cluster(tmp_path, 3, running=2, relay=relay) as net:
         one, two, late = net.nodes
         for key in KEYS:
             one.value(key)
@@ -141,8 +145,9 @@ def test_a_node_with_another_secret_is_refused_and_works_alone(tmp_path: Path) -
         assert (one.live(), two.live(), stranger.live()) == ({"n2"}, {"n1"}, set())
 
 
-def test_killed_workers_and_a_flapping_link_under_load(tmp_path: Path) -> None:
-    with cluster(tmp_path, 3) as net:
+@relays
+def test_killed_workers_and_a_flapping_link_under_load(tmp_path: Path, relay: str) -> None:
+    with cluster(tmp_path, 3, relay=relay) as net:
         one, two, three = net.nodes
         with histories([one, two], KEYS) as seen:
             for turn in range(1, 4):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.net.cluster import cluster
+from tests.net.cluster import cluster, relays
 from tests.net.network import needs_hosts
 from tests.servers.gate import WATCHDOG
 from tests.servers.site import until
@@ -12,8 +12,9 @@ from tests.servers.site import until
 pytestmark = needs_hosts
 
 
-def test_five_nodes_with_five_callers_each_compute_a_key_once(tmp_path: Path) -> None:
-    with cluster(tmp_path, 5) as net:
+@relays
+def test_five_nodes_with_five_callers_each_compute_a_key_once(tmp_path: Path, relay: str) -> None:
+    with cluster(tmp_path, 5, relay=relay) as net:
         for key in ("a", "b", "c"):
             replies = [future.result(WATCHDOG) for future in net.at_once(net.nodes, f"/value/{key}", 5)]
             assert len(replies) == 25

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.net.cluster import cluster
+from tests.net.cluster import cluster, relays
 from tests.net.history import histories
 from tests.net.network import heal, needs_hosts, part
 from tests.servers.site import until
@@ -16,9 +16,10 @@ pytestmark = needs_hosts
 KEYS = [f"key-{number}" for number in range(20)]
 
 
+@relays
 @pytest.mark.parametrize("size", [3, 5])
-def test_resets_reach_all_nodes_under_load_and_concurrent_ones_converge(tmp_path: Path, size: int) -> None:
-    with cluster(tmp_path, size) as net:
+def test_resets_reach_all_nodes_under_load_and_concurrent_ones_converge(tmp_path: Path, size: int, relay: str) -> None:
+    with cluster(tmp_path, size, relay=relay) as net:
         with histories(net.nodes, KEYS) as seen:
             seen.go_on()
             for turn, node in enumerate(net.nodes, start=1):  # one after the other, on each node
@@ -39,8 +40,9 @@ def test_resets_reach_all_nodes_under_load_and_concurrent_ones_converge(tmp_path
             node.stop()
 
 
-def test_a_reset_that_a_node_missed_reaches_it_when_it_is_back(tmp_path: Path) -> None:
-    with cluster(tmp_path, 3) as net:
+@relays
+def test_a_reset_that_a_node_missed_reaches_it_when_it_is_back(tmp_path: Path, relay: str) -> None:
+    with cluster(tmp_path, 3, relay=relay) as net:
         one, two, three = net.nodes
         old = three.value("k")
         for node in (one, two):
@@ -56,10 +58,13 @@ def test_a_reset_that_a_node_missed_reaches_it_when_it_is_back(tmp_path: Path) -
         assert three.value("k")["at"] > reset.began
 
 
-def test_both_sides_of_a_partition_go_on_and_then_agree(tmp_path: Path) -> None:
-    with cluster(tmp_path, 3) as net:
+@relays
+def test_both_sides_of_a_partition_go_on_and_then_agree(tmp_path: Path, relay: str) -> None:
+    with cluster(tmp_path, 3, relay=relay) as net:
         one, two, three = net.nodes
         left, right = [one.host, two.host], [three.host]
+        if net.engine_host is not None:
+            left.append(net.engine_host)
         with histories(net.nodes, KEYS) as seen:
             part(left, right)
             until(lambda: one.live() == {"n2"} and two.live() == {"n1"} and three.live() == set())
