@@ -33,6 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=3, choices=range(2, 11), metavar="N", help="hosts (default 3)")
     parser.add_argument("--workers", type=int, default=3, help="on each host (default 3)")
     parser.add_argument("--relay", choices=("peers", "redis"), default="peers")
+    parser.add_argument("--replicate", choices=("all", "on_demand"), default="all", help="over redis (default all)")
     parser.add_argument("--lease-timeout", type=float, default=2.0, help="seconds (default 2)")
     parser.add_argument(
         "--trace", action="store_true", help="write down what sidecars of the peers relay do about leases"
@@ -54,15 +55,13 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="soak-")) if options.directory is None else options.directory
     again = (
         f"python -m tests.soak_cluster --seconds {options.seconds:g} --seed {options.seed} --nodes {options.nodes}"
-        f" --workers {options.workers} --relay {options.relay} --lease-timeout {options.lease_timeout:g}"
-    )
+        f" --workers {options.workers} --lease-timeout {options.lease_timeout:g} --relay {options.relay}"
+    ) + (f" --replicate {options.replicate}" if options.relay == "redis" else "")
     print(f"soak of a cluster: {again}", flush=True)
     begin = time.monotonic()
     directory.mkdir(exist_ok=True)
     directory.mkdir(exist_ok=True)
-    run = Run(
-        directory, options.seed, options.nodes, options.workers, options.lease_timeout, options.relay, options.trace
-    )
+    run = Run(directory, options)
     run.run(options.seconds)
     seconds = time.monotonic() - begin
     histories = Histories().read(run.log.read())

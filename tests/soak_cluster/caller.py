@@ -138,6 +138,7 @@ class Caller:
         """Reset, and write down what it came to."""
         self._committed = None
         begin, text = now(), ""
+        self.log.write("resets", who=self.life, cache=cache, at=begin)
         try:
             if wait is None:
                 self.caches[cache].reset(version)

@@ -10,6 +10,7 @@ its process is killed. Times are nanoseconds of CLOCK_MONOTONIC, which all hosts
                   ticket (its generation, 0: without the cache), stamp (the ticket's; none if there had been a reset by
                   then), source (the version that was read)
     computed      id, before (publishing), at, code (of publish; "alone": nothing to publish to)
+    resets        who, cache, at: a reset begins
     reset         host, cache, begin, end, stamp (what it came to; none: it was not seen), done
     published     host, version, at: the callback is about to
     fault         what, on, begin, end (of its effects: both are there when it is over)

@@ -12,6 +12,9 @@ from .events import Stamp
 
 FOREVER = 1 << 63
 
+#: Nanoseconds.
+KILLED_WITHIN = 2_000_000_000
+
 #: A host's copy of a cache.
 Place = tuple[str, str]
 
@@ -74,6 +77,7 @@ class Histories:
 
     computations: dict[str, Computation] = field(default_factory=dict)
     resets: dict[Place, list[Reset]] = field(default_factory=lambda: defaultdict(list))
+    begun: dict[str, list[Reset]] = field(default_factory=lambda: defaultdict(list))  # by cache; what became of it
     refused: Counter[str] = field(default_factory=Counter)  # resets that were none, by why
     seen: dict[Place, dict[Stamp, int]] = field(default_factory=lambda: defaultdict(dict))  # when first, at the latest
     published: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))  # by host
@@ -119,7 +123,14 @@ class Histories:
         made = self.computations[event["id"]]
         made.publishing, made.end, made.code = event["before"], event["at"], event["code"]
 
+    def _take_resets(self, event: dict[str, Any]) -> None:
+        # If nothing more is heard of it: who made it was killed, and not stopped for long before.
+        self.begun[event["cache"]].append(Reset(event["who"], event["at"], event["at"] + KILLED_WITHIN, None))
+
     def _take_reset(self, event: dict[str, Any]) -> None:
+        for begun in self.begun[event["cache"]]:
+            if (begun.who, begun.begin) == (event["who"], event["begin"]):
+                begun.end, begun.stamp = event["end"], as_stamp(event["stamp"])
         place = event["host"], event["cache"]
         if event["done"] in ("yes", "unconfirmed"):
             stamp = as_stamp(event["stamp"])

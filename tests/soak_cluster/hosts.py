@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 SECRET = "of the hosts of the soak, 32 bytes and more"
 _BIN = Path(sys.executable).parent
 
-#: `dead_after` of the peers relay, in seconds.
+#: `dead_after` of the peers relay, and `lease_ttl` of the engine's, in seconds.
 DEAD_AFTER = 5.0
 
 _CACHES = """
@@ -60,6 +60,7 @@ class Plan(NamedTuple):
     lease_timeout: float
     engine: str  # its URL; "": the nodes connect to each other
     trace: bool  # what sidecars tell each other is written down
+    replicate: str  # by the engine: "all", "on_demand"
 
 
 class Stopped(NamedTuple):
@@ -115,7 +116,8 @@ class SoakHost:
             **goods.LIMITS,
         )
         if self._plan.engine:
-            text += f'engine = "{self._plan.engine}"\n'
+            text += f'engine = "{self._plan.engine}"\nreplicate = "{self._plan.replicate}"\n'
+            text += f"lease_ttl = {DEAD_AFTER}\n"
         else:
             text += f'listen = "0.0.0.0:{PORT}"\nnodes = {json.dumps([f"{node}:{PORT}" for node in nodes])}\n'
         new = self.directory / "coopshm.toml.new"
@@ -178,7 +180,8 @@ class SoakHost:
     @contextmanager
     def victim(self, rng: random.Random) -> Iterator[tuple[int, int] | None]:
         """A worker: its PID in the host, and a handle on it that cannot come to mean another process."""
-        for pid in rng.sample(children := self.children(), len(children)):
+        children = self.children() if self._answerer else []  # until it is known who that is, nobody
+        for pid in rng.sample(children, len(children)):
             try:
                 handle = os.pidfd_open(pid)
             except ProcessLookupError:

@@ -11,7 +11,7 @@ Of the computations of one key under one stamp (those with a ticket; the product
     once on the host      one after the other, none after one that was stored, and none after the host had the value
     once in the cluster   the same for all hosts, among those that began and ended while nothing was wrong. What the
                           documentation excepts is counted: within another computation; no answer for lease_timeout, or
-                          for the call's own timeout
+                          for the call's own timeout; a reset that has not reached this host yet
 
 A reset that is made elsewhere and has been applied here counts for P2 in a figure of its own (`elsewhere`).
 
@@ -213,6 +213,8 @@ class Judge:
                     self.again_in_cluster[_CODES[before.code]] += 1
                 elif after.nested and overlap:
                     self.again_in_cluster["nested"] += 1
+                elif self._is_reset(after.cache, after.stamp, before.at, after.at):
+                    self.again_in_cluster["a reset on its way"] += 1
                 elif any(
                     made.patience is not None and made.at - made.asked >= made.patience * _SECOND for made in both
                 ):
@@ -224,6 +226,14 @@ class Judge:
                         f"key {after.key!r} of {after.cache} under {after.stamp}: {before} and {after}, nothing wrong"
                     )
                     self._violation("once in the cluster", f"{text} from {begin} to {end}")
+
+    def _is_reset(self, cache: str, stamp: Stamp | None, begin: int, end: int) -> bool:
+        """Was a reset to another stamp begun in that time, or before and is not known to have come to an older one?"""
+        assert stamp is not None
+        return any(
+            each.begin < end and (each.end > begin if each.stamp is None else each.stamp > stamp)
+            for each in self._h.begun[cache]
+        )
 
     # ---- hangs
 

@@ -8,6 +8,7 @@ whole    workers go on, reset, and are killed now and then, with nothing else wr
 
 from __future__ import annotations
 
+import argparse
 import random
 import signal
 import time
@@ -35,16 +36,7 @@ class Failed(Exception):  # noqa: N818
 class Run:
     """One soak. What is wrong is in `found`, as (what, text)."""
 
-    def __init__(
-        self,
-        directory: Path,
-        seed: int,
-        nodes: int,
-        workers: int,
-        lease_timeout: float,
-        relay: str,
-        trace: bool = False,
-    ) -> None:
+    def __init__(self, directory: Path, options: argparse.Namespace) -> None:
         self.found: list[tuple[str, str]] = []
         self.sound: dict[str, Any] = {}  # the last word of each host
         self.resumed: dict[str, str] = {}  # the logs of the sidecars
@@ -52,12 +44,20 @@ class Run:
         self.waits: list[float] = []  # seconds from the end of the faults until all was well
         self.log = Log(directory)
         self._control = Control(directory)
-        self._directory, self._nodes, self._relay = directory, nodes, relay
-        self._rng = random.Random(f"{seed} episodes")
-        self._pests_rng = random.Random(f"{seed} pests")
-        self._pool = ThreadPoolExecutor(2 * nodes + 4)
-        addresses = [f"10.9.0.{number}" for number in range(1, nodes + 1)]
-        self._plan = Plan(directory, seed, addresses, workers, lease_timeout, "", trace)
+        self._directory, self._relay = directory, options.relay
+        self._rng = random.Random(f"{options.seed} episodes")
+        self._pests_rng = random.Random(f"{options.seed} pests")
+        self._pool = ThreadPoolExecutor(2 * options.nodes + 4)
+        self._plan = Plan(
+            directory=directory,
+            seed=options.seed,
+            addresses=[f"10.9.0.{number}" for number in range(1, options.nodes + 1)],
+            workers=options.workers,
+            lease_timeout=options.lease_timeout,
+            engine="",
+            replicate=options.replicate,
+            trace=options.trace,
+        )
         self.hosts: list[SoakHost] = []
 
     def run(self, seconds: float) -> None:
@@ -104,7 +104,7 @@ class Run:
             stack.callback(engine.end)
             self._plan = self._plan._replace(engine=engine.url)
         stack.callback(self._end_all)
-        for number in range(1, self._nodes + 1):
+        for number in range(1, len(self._plan.addresses) + 1):
             self.hosts.append(SoakHost(switch, number, self._plan, self.log))
         for host in self.hosts:
             host.meet()
@@ -148,6 +148,7 @@ class Run:
 
     def _admin_resets(self, host: SoakHost) -> None:
         begin = now()
+        self.log.write("resets", who=f"{host.name}/admin", cache="roomy", at=begin)
         done = host.admin("reset", "roomy", "--wait", "0.5s")
         good = {0: "yes"}.get(done.returncode, "")
         if not good:
@@ -198,7 +199,9 @@ class Run:
 
     def _until_there(self, host: SoakHost, cache: str, key: str, id: str) -> None:
         end = time.monotonic() + WATCHDOG
-        while (found := host.ask("call", cache=cache, key=key, how="get")) is None:
+        # With an engine that hands out entries on demand it is enough that nobody else computes it.
+        how = "cached" if self._plan.engine and self._plan.replicate == "on_demand" else "get"
+        while (found := host.ask("call", cache=cache, key=key, how=how)) is None:
             if time.monotonic() > end:
                 raise Failed(f"{host.name}: {key} of {cache}, computed as {id}, does not come in {WATCHDOG:g} s")
             time.sleep(0.005)

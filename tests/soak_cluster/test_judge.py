@@ -42,6 +42,10 @@ def reset(who: str, begin: int, end: int, stamp: list[Any], done: str = "yes") -
     return {**did, "stamp": stamp, "done": done, "text": ""}
 
 
+def resets(who: str, at: int) -> Event:
+    return {"event": "resets", "who": who, "cache": "roomy", "at": at}
+
+
 def good() -> list[Event]:
     """A value computed on one host, and had by another; a reset on the one, applied on the other; a value again."""
     first, second = computes("n1/1/1", 1100, ZERO), computes("n2/1/1", 3100, ONE)
@@ -53,6 +57,7 @@ def good() -> list[Event]:
         call("n1/1", 1000, 1300, first, ZERO),
         call("n2/1", 1400, 1500, first, ZERO),
         {"event": "published", "host": "n1", "version": "2", "at": 2010},
+        resets("n1/1", 2000),
         reset("n1/1", 2000, 2100, ONE),
         {"event": "published", "host": "n2", "version": "2", "at": 2200},
         call("n2/1", 2300, 2301, None, ONE, how="get"),
@@ -200,6 +205,22 @@ def test_what_the_documentation_excepts_is_counted(why: str) -> None:
     judge = judged(events)
     assert judge.violations == []
     assert judge.again_in_cluster[why] == 1
+
+
+@pytest.mark.parametrize("known", ["finished", "cut short"])
+def test_a_reset_on_its_way_has_what_was_waited_for_computed_again(known: str) -> None:
+    events = [
+        *good(),
+        computes("n1/1/2", 3600, ONE, key=8),
+        resets("n3/1", 3620),
+        *([reset("n3/1", 3620, 3640, TWO)] if known == "finished" else []),
+        computes("n2/1/2", 3650, ONE, key=8),
+        computed("n2/1/2", 3660),
+        computed("n1/1/2", 3670),
+    ]
+    judge = judged(events)
+    assert judge.violations == []
+    assert judge.again_in_cluster["a reset on its way"] == 1
 
 
 @pytest.mark.parametrize(
