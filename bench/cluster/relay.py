@@ -79,17 +79,17 @@ def _in_threads(threads: int, count: int, do: Callable[[int], object]) -> None:
         raise failed[0]
 
 
-def arrivals(count: int) -> tuple[int, int, int]:
-    """Wait for so many entries: when the first look found some, how many those were, and when all were there."""
-    first = found = 0
+def arrivals(count: int) -> tuple[int, int]:
+    """Wait for so many entries: when there were none for the last time, and when all were there."""
+    first = CLOCK()
     give_up = time.monotonic() + _PATIENCE
     while (now := entries()) < count:
-        if now and not first:
-            first, found = CLOCK(), now
+        if not now:
+            first = CLOCK()
         if time.monotonic() > give_up:
             raise RuntimeError(f"of {count} entries {now} have arrived")
         time.sleep(_LOOK)
-    return first, found, CLOCK()
+    return first, CLOCK()
 
 
 def reset() -> None:
@@ -135,7 +135,7 @@ def _live(made: Cluster, prefix: str, size: int, count: int, processes: int, thr
             there.worker.call(fetch, f"{prefix} {number}", size, count // processes)
         took = CLOCK() - before
     else:
-        took = there.worker.call(arrivals, count // processes * processes)[2] - before
+        took = there.worker.call(arrivals, count // processes * processes)[1] - before
         for wait in stored:
             wait()
     here.worker.call(reset)
@@ -151,10 +151,10 @@ def _joining(made: Cluster, prefix: str, size: int, count: int, threads: int) ->
     arrived = there.worker.begin(arrivals, count)
     there.start_sidecar()
     there.sidecar.wait_ready()
-    first, found, last = arrived()
+    first, last = arrived()
     made.wait_live()
     here.worker.call(reset)
-    return (last - first) / 1e9 / max(1, count - found)
+    return (last - first) / 1e9 / count
 
 
 def _bytes(bench: Bench, clusters: list[Cluster], large: dict[str, tuple[int, int]]) -> Table:
