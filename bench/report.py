@@ -131,6 +131,7 @@ def _sample(table: Table, sample: Sample) -> dict[str, object]:
         "q3": _short(third),
         "min": _short(min(sample.values)),
         "max": _short(max(sample.values)),
+        "p99": _short(percentile(sample.values, 99)),
         "n": len(sample.values),
         "ratio": None if multiple is None else _short(multiple),
         "values": [_short(value) for value in sample.values[:_MOST_VALUES]],
