@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from . import headline, machine, plots, report
+from .cluster import summary
 from .common import Bench, clean
 
 #: The questions, and the seconds that the rounds of each may take; then come starting peers, filling caches and, for
@@ -69,7 +70,11 @@ def main() -> int:
     parser.add_argument("--no-peers", action="store_true", help="leave other libraries out")
     parser.add_argument("--out", type=Path, help="folder for the results (default: bench/results)")
     options = parser.parse_args()
-    unknown = [name for name in options.question if name not in (*QUESTIONS, *CLUSTER, "cluster", "headline")]
+    unknown = [
+        name
+        for name in options.question
+        if name not in (*QUESTIONS, *CLUSTER, "cluster", "cluster.summary", "headline")
+    ]
     if unknown:
         parser.error(f"no such question: {', '.join(unknown)}; there are {', '.join((*QUESTIONS, *CLUSTER))}")
     out: Path | None = options.out or (None if options.quick else RESULTS)
@@ -79,17 +84,17 @@ def main() -> int:
     names = options.question or [*QUESTIONS, "headline"]
     if "cluster" in names:
         at = names.index("cluster")
-        names[at : at + 1] = CLUSTER
-    if names == ["headline"]:
-        summarize(out)
+        names[at : at + 1] = [*CLUSTER, "cluster.summary"]
+    if names in (["headline"], ["cluster.summary"]):
+        _SUMMARIES[names[0]](out)
         return 0
     if len(names) == 1:
         answer(names[0], options.quick, not options.no_peers, out)
         return 0
     failed = []
     for name in names:
-        if name == "headline":
-            summarize(out)
+        if name in _SUMMARIES:
+            _SUMMARIES[name](out)
             continue
         command = [sys.executable, "-m", "bench", name, *(["--quick"] if options.quick else [])]
         command += ["--out", str(out)] if out is not None else []
@@ -155,6 +160,17 @@ def summarize(out: Path | None) -> None:
     print(page, flush=True)
     if out is not None:
         (out / "headline.md").write_text(page, encoding="utf-8")
+
+
+def summarize_cluster(out: Path | None) -> None:
+    """Print the figures of docs/cluster.md, made of the results in `out`; write them there if that is bench/results."""
+    page = summary.page(out or RESULTS)
+    print(page, flush=True)
+    if out is not None and out.resolve() == RESULTS.resolve():
+        summary.into(RESULTS.parents[1] / "docs" / "cluster.md", page)
+
+
+_SUMMARIES = {"headline": summarize, "cluster.summary": summarize_cluster}
 
 
 def _exit(number: int, _: FrameType | None) -> None:

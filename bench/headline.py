@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from .peers import LOCKING, LRU, OURS, PEERS
 
-__all__ = ["page"]
+__all__ = ["Results", "page"]
 
 _SHARES: Final = ("UltraDict",)
 _OURS: Final = ("coopshm", "Cache.", *(peer.name for peer in OURS))
@@ -32,7 +32,7 @@ class Row(NamedTuple):
     ratio: str = ""
 
 
-class _Results:
+class Results:
     """The samples of all questions that have been asked."""
 
     def __init__(self, folder: Path) -> None:
@@ -66,7 +66,7 @@ class _Results:
 
 def page(folder: Path) -> str:
     """Return headline.md, made of the results in `folder`."""
-    results = _Results(folder)
+    results = Results(folder)
     lines = ["# Targets, and what was measured", ""]
     lines += ["| | target | coopshm | met | best peer | coopshm / best peer |", "| --- | --- | --: | --- | --- | --: |"]
     lines += ["| " + " | ".join(row) + " |" for row in _rows(results)]
@@ -86,7 +86,7 @@ def page(folder: Path) -> str:
     return "\n".join([*lines, f"- commit: {', '.join(commits)}", ""])
 
 
-def _rows(results: _Results) -> Iterator[Row]:
+def _rows(results: Results) -> Iterator[Row]:
     yield from _hits(results)
     yield from _scaling(results)
     yield from _stampede(results)
@@ -96,7 +96,7 @@ def _rows(results: _Results) -> Iterator[Row]:
     yield from _cluster(results)
 
 
-def _cluster(results: _Results) -> Iterator[Row]:
+def _cluster(results: Results) -> Iterator[Row]:
     """On one machine, so that the hosts share its cores; the network between them takes no time to speak of."""
     what, target = "resets reaching 3 hosts, each with namespaces of its own", "p99 ≤ 10 ms"
     measured = []
@@ -108,7 +108,7 @@ def _cluster(results: _Results) -> Iterator[Row]:
     yield from measured or [Row(what, target)]
 
 
-def _memory(results: _Results) -> Iterator[Row]:
+def _memory(results: Results) -> Iterator[Row]:
     what, target = "index and headers, an entry", "≤ 64 B"
     memory = {who: found["median"] for who, found in results.samples("memory", "Bytes an entry", "1,000,000")}
     if memory:
@@ -119,7 +119,7 @@ def _memory(results: _Results) -> Iterator[Row]:
         yield Row(what, target)
 
 
-def _hits(results: _Results) -> Iterator[Row]:
+def _hits(results: Results) -> Iterator[Row]:
     for value in ("str, 20 characters", "int", "bytes, 1 KiB"):
         what, target = f"hot hit, {value}, `coopshm.cached`", "≤ 2 x lru_cache"
         ours, lru = _hit(results, value, "coopshm.cached"), _hit(results, value, LRU.name)
@@ -149,7 +149,7 @@ def _hits(results: _Results) -> Iterator[Row]:
         yield row if ours is None else row._replace(met=_met(ours <= 5000))
 
 
-def _below(results: _Results, what: str, target: str, value: str, contender: str, without: Sequence[str] = ()) -> Row:
+def _below(results: Results, what: str, target: str, value: str, contender: str, without: Sequence[str] = ()) -> Row:
     ours, best = _hit(results, value, contender), results.best("hit", "By value", value, without)
     if ours is None:
         return Row(what, target)
@@ -157,12 +157,12 @@ def _below(results: _Results, what: str, target: str, value: str, contender: str
     return Row(what, target, _ns(ours), met, *_beside(ours, best))
 
 
-def _hit(results: _Results, value: str, contender: str) -> float | None:
+def _hit(results: Results, value: str, contender: str) -> float | None:
     found = results.one("hit", "By value", value, contender)
     return None if found is None else found["median"]
 
 
-def _scaling(results: _Results) -> Iterator[Row]:
+def _scaling(results: Results) -> Iterator[Row]:
     for contender in (OURS[0].name, OURS[2].name):
         what, target = f"hits/s of 2 processes against 1, {contender}", "≥ 1.9 x"
         found = results.one("scaling", "Hits of processes", contender, "2 processes")
@@ -182,7 +182,7 @@ def _scaling(results: _Results) -> Iterator[Row]:
         yield Row(what, target, ours, _met(found["ratio"] >= 1.9), said, ratio)
 
 
-def _stampede(results: _Results) -> Iterator[Row]:
+def _stampede(results: Results) -> Iterator[Row]:
     what, target = "cold key, 64 processes: computations", "1"
     ours = results.one("stampede", "Computations", "64", "all processes")
     locking = [
@@ -213,7 +213,7 @@ def _stampede(results: _Results) -> Iterator[Row]:
         yield Row(what, "", f"{mine['median']:.1f} ms", "", f"{best[0]}: {best[2]['median']:.0f} ms", ratio)
 
 
-def _misses(results: _Results) -> Iterator[Row]:
+def _misses(results: Results) -> Iterator[Row]:
     what, target = "miss of 1 KiB: claim and publish, in Python", "≤ 10 µs"
     ours = results.one("miss", "A miss of 1 KiB", "1 KiB", "coopshm.cached")
     if ours is None:
@@ -229,7 +229,7 @@ def _misses(results: _Results) -> Iterator[Row]:
     yield Row(what, target) if c is None else Row(what, target, _ns(c["median"]), _met(c["median"] <= 1500))
 
 
-def _resets(results: _Results) -> Iterator[Row]:
+def _resets(results: Results) -> Iterator[Row]:
     for n in (10, 10**5, 10**6):
         what, target = f"reset of {n:,} entries", "≤ 20 µs"
         case = f"{n:,} entries"

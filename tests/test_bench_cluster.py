@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from bench import report
+from bench.cluster import summary
 from bench.cluster.network import Host, Switch, until, why_not
 from bench.cluster.nodes import PEERS, cluster, entries
+from bench.common import Sample, Table
 
 _reason = why_not()
 # Root has them, so that CI cannot skip this.
@@ -57,3 +60,28 @@ def test_bytes_on_the_wire_are_counted():
         other.end()
     finally:
         switch.end()
+
+
+def test_the_summary_has_a_row_for_whatever_was_measured_and_goes_where_the_document_wants_it(tmp_path):
+    samples = [Sample("3 hosts", "peers", [1.5, 2.5]), Sample("3 hosts", "Redis, all", [2.0, 3.0])]
+    tables = [Table("Until it is in force on all other hosts", "ms", samples)]
+    fleet = [
+        Sample("an entry: redis-server, µs of a core", f"{hosts} hosts, all", [10.0 * hosts]) for hosts in (10, 30)
+    ]
+    for question, found in (("cluster.reset", tables), ("cluster.fleet", [Table("Figures", "", fleet)])):
+        taken_on = {"load average at the start": "0.1"}
+        report.write(tmp_path, question, "", report.to_json(question, found, [], taken_on))
+    page = summary.page(tmp_path)
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
+    found = {row[0]: row for row in rows}
+    assert found["a reset is in force on all of 3 hosts"][2:4] == ["2.0 ms (2.5 ms)", "2.5 ms (3.0 ms)"]
+    assert found["engine for an entry of 1 KiB, µs of a core"][1] == "3,000"  # 300 hosts, from 100 µs and 300 µs
+    document = tmp_path / "document.md"
+    document.write_text(f"before\n{summary._FROM}\nold\n{summary._TO}\nafter\n")
+    summary.into(document, page)
+    summary.into(document, page)
+    text = document.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    assert text.count("a reset is in force on all of 3 hosts") == 1
