@@ -8,9 +8,9 @@ ever, and who waits for its end as well.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 
-__all__ = ["end", "wait_some"]
+__all__ = ["end", "wait_some", "whole"]
 
 #: Seconds after which a task that has not ended is told once more.
 AGAIN_SECONDS = 0.05
@@ -39,6 +39,20 @@ async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=AGAIN_SECONDS)
+
+
+async def whole(what: Coroutine[None, None, None]) -> None:
+    """Run it to its end, also if this task is cancelled meanwhile, however often; it ends as cancelled after that."""
+    task = asyncio.ensure_future(what)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
+    task.result()
 
 
 def _set(future: asyncio.Future[None]) -> None:

@@ -103,6 +103,8 @@ class MemoryHost:
                     raise ResetFailedError from exc
             if self.standing() != instead_of:  # started cold or lost meanwhile
                 raise MovedError
+            if stamp <= self.stamp:
+                self.faults.append(f"went back from {self.stamp} to {stamp}")
             self.adopted.append(stamp)
             if stamp.node == self.origin:
                 self.own = stamp.counter

@@ -20,10 +20,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
-__all__ = ["Address", "Client", "Tls", "connect", "parse"]
+__all__ = ["Address", "Client", "Tls", "connect", "disconnect", "parse"]
 
 Client = Redis | RedisCluster
 
@@ -156,3 +156,14 @@ def connect(address: Address, tls: Tls, timeout: float, connections: int) -> Cli
         max_connections=connections, **limits,
     )  # fmt: skip
     return cast("Redis", sentinels.master_for(address.service))
+
+
+async def disconnect(client: Client) -> None:
+    """Close all its connections; those with Sentinels as well, which are clients of their own."""
+    try:
+        await client.aclose()
+    finally:
+        pool = getattr(client, "connection_pool", None)
+        if isinstance(pool, SentinelConnectionPool):
+            for sentinel in pool.sentinel_manager.sentinels:
+                await sentinel.aclose()

@@ -26,9 +26,9 @@ from typing import Literal, NamedTuple, TypeAlias, cast
 from redis.asyncio import RedisCluster
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 
-from ..waits import end
+from ..waits import end, whole
 from . import scripts
-from .address import Address, Client, Tls, connect
+from .address import Address, Client, Tls, connect, disconnect
 from .scripts import Script
 
 __all__ = ["BULK", "CONTROL", "FullError", "Link", "LostError", "Reply"]
@@ -135,7 +135,7 @@ class Link:
                             self._address, what, self.error,
                         )  # fmt: skip
                 finally:
-                    await self._close(lanes)
+                    await whole(self._close(lanes))  # a connection that is not closed would stay until it is collected
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, RETRY_SECONDS_MAX)
         finally:
@@ -168,7 +168,7 @@ class Link:
         clients, self._clients = self._clients, {}
         for client in clients.values():
             with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError):
-                await client.aclose()
+                await disconnect(client)
 
     def fail(self, exc: Exception) -> None:
         """The engine is lost, because of this."""

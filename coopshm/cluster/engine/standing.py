@@ -59,6 +59,7 @@ class Standings:
         self._began = began
         self._changed = changed
         self._epoch: tuple[int, str] | None = None
+        self._seq = 0  # of the last message in the log, when it was last looked at
         self._fresh = True  # nothing has been heard on this connection yet
         self._heard: tuple[bytes, object] | None = None
         self._stirred = asyncio.Event()
@@ -135,12 +136,15 @@ class Standings:
         assert isinstance(seq, bytes)
         assert isinstance(silent, list)
         at = (int(epoch), run.decode())
-        if self._fresh or at != self._epoch:
-            context.counters["epochs"] += self._epoch is not None and at != self._epoch
+        # A number that was higher before: somebody has put an older log there.
+        if self._fresh or at != self._epoch or int(seq) < self._seq:
+            context.counters["epochs"] += self._epoch is not None and (at != self._epoch or int(seq) < self._seq)
             self._epoch, self._fresh = at, False
             self._began(at[0], int(seq))
+        self._seq = int(seq)
         self._nodes.beat(
-            [name.decode() for name in silent if isinstance(name, bytes)], before if isinstance(before, bytes) else None
+            [name.decode(errors="replace") for name in silent if isinstance(name, bytes)],
+            before if isinstance(before, bytes) else None,
         )
         await self._settle(there if isinstance(there, bytes) else b"", claim if isinstance(claim, bytes) else b"", at)
 

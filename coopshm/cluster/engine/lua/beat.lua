@@ -12,7 +12,14 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for _, key in ipairs(KEYS) do
   redis.call('PEXPIRE', key, ARGV[6])
 end
-if redis.call('HGET', KEYS[1], 'run') ~= run then
+--
+-- What no script has written is as good as forgotten: it would stop the others, or those who read it.
+local function number(text)
+  return text and #text < 16 and string.match(text, '^%d+$')
+end
+local had = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'seq', 'gen')
+local strange = had[4] and (#had[4] > 64 or not string.match(had[4], '^%x+$'))
+if had[1] ~= run or not number(had[2]) or not number(had[3]) or strange then
   redis.call('HDEL', KEYS[1], 'gen', 'bytes', 'fence')
   redis.call('HSET', KEYS[1], 'run', run, 'epoch', string.format('%.0f', now), 'seq', 0)
   redis.call('DEL', KEYS[2])
