@@ -23,7 +23,7 @@ _FLAGS = ("-n", "-m", "-p", "-f", "--mount-proc", "--kill-child")
 _SWITCH = "ip link add s type bridge && ip link set s up && echo up && exec cat"
 _BOOT = "mount -t tmpfs -o size=2g,mode=1777 tmpfs /dev/shm && ip link set lo up && echo up && exec cat"
 #: Seconds, for whatever is waited for.
-_WATCHDOG = 60.0
+_WATCHDOG = 120.0
 
 
 def why_not() -> str:
