@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import random
+import time
 from collections.abc import Callable
 
 from . import messages as m
@@ -22,6 +25,10 @@ logger = logging.getLogger("coopshm.cluster")
 #: Seconds between attempts to adopt a stamp: the first, and the longest.
 RETRY_SECONDS = 0.1
 RETRY_SECONDS_MAX = 30.0
+
+#: Seconds for which a raise is left to the one whose reset was passed over: some messages, and its on_reset callback.
+#: At most twice that, at random, so that not all hosts lose patience at once.
+PATIENCE_SECONDS = 1.0
 
 
 class Cache:
@@ -159,18 +166,26 @@ class Cache:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            pause = RETRY_SECONDS
+            pause, patient_until = RETRY_SECONDS, math.inf
             while (standing := self.host.standing()) is not None:
-                claim = self._history.wanted(standing)
-                if claim is None:
+                claim = self._history.wanted(standing, patient=time.monotonic() < patient_until)
+                if claim is None and not self._history.hesitates:
                     break
-                if await self._adopt(claim, standing):
-                    pause = RETRY_SECONDS
+                if claim is None:
+                    if patient_until == math.inf:
+                        patient_until = time.monotonic() + PATIENCE_SECONDS * random.uniform(1, 2)
+                    await self._woken_within(patient_until - time.monotonic())
                     continue
-                await wait_some(self._wake, pause)
-                self._wake.clear()
+                if await self._adopt(claim, standing):
+                    pause, patient_until = RETRY_SECONDS, math.inf
+                    continue
+                await self._woken_within(pause)
                 pause = min(2 * pause, RETRY_SECONDS_MAX)
             self._set_failing(False)
+
+    async def _woken_within(self, seconds: float) -> None:
+        await wait_some(self._wake, seconds)
+        self._wake.clear()
 
     async def _adopt(self, claim: Claim, standing: Standing) -> bool:
         try:

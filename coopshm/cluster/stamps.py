@@ -1,16 +1,19 @@
 """The order of resets: which stamp a cache goes on with when hosts have reset it without knowing of each other.
 
-The larger stamp wins everywhere, but not as it is: a host that has made a reset must not accept what was computed
-elsewhere before it, and the winner may have been made by somebody who did not know of that reset. So a stamp travels
-with `seen`: which resets (origin -> counter of its last one) it *includes*. A stamp S includes a reset R if everything
-that is computed under S is computed after R; S includes itself, and whatever was included by what its maker stood at
-when it made S. Such a statement is true for ever, so that claims may be repeated, late and reordered, two truths about
-one stamp may be merged, and forgetting some is harmless. It costs a reset at worst.
+The larger stamp wins everywhere, but not as it is: a host that has made or applied a reset must not accept what was
+computed elsewhere before it, and the winner may have been made by somebody who did not know of that reset. So a stamp
+travels with `seen`: which resets (origin -> counter of its last one) it *includes*. A stamp S includes a reset R if
+everything that is computed under S is computed after R; S includes itself, and whatever was included by what its maker
+stood at when it made S. Such a statement is true for ever, so that claims may be repeated, late and reordered, two
+truths about one stamp may be merged, and forgetting some is harmless. It costs a reset at worst.
 
-On hearing of a larger stamp, a host adopts it if that includes the last reset made on the host itself. Otherwise it
-*raises*: it makes a reset of its own above both, with the winner's version, that includes what either includes. Hosts
-that do so at the same time do it again, all but the one whose stamp is the largest, and that one's reset is included
-from then on; so n hosts are done after n rounds.
+On hearing of a larger stamp, a host adopts it if that includes all that the host's own stamp is known to include.
+Otherwise somebody has to *raise*: make a reset above both, with the winner's version, that includes what either
+includes. The one whose reset was passed over does so at once. Hosts that do so at the same time do it again, all but
+the one whose stamp is the largest, and that one's reset is included from then on; so n hosts are done after n rounds.
+All others, which have only applied that reset, stay where they are and hesitate, since they would have to raise over
+each other in turn; they raise if the one whose business it is seems to be gone (`wanted`, `hesitates`). What a host has
+come to know of its stamp is forgotten with its sidecar, but for the stamp itself and the last reset made on the host.
 
 On hearing of a smaller one it keeps its own and tells the sender, who then reasons the same way.
 
@@ -64,6 +67,7 @@ class History:
         self._seen: dict[str, int] = {}
         self._ahead: Claim | None = None  # the largest that was heard
         self._wanted: Claim | None = None  # what was last said to be adopted
+        self.hesitates = False  #: said by `wanted`: it has nothing to adopt only because it was to be patient
 
     def claim(self, standing: Standing) -> Claim:
         """What to tell others."""
@@ -85,9 +89,14 @@ class History:
             self._ahead = Claim(theirs.stamp, seen)
         return Heard.AHEAD
 
-    def wanted(self, standing: Standing) -> Claim | None:
-        """What the host is to adopt; None while it stands right."""
+    def wanted(self, standing: Standing, patient: bool = False) -> Claim | None:
+        """What the host is to adopt; None while it stands right.
+
+        Args:
+            patient: leave it to others to raise over what does not include *their* resets, which this host has applied.
+        """
         self._follow(standing)
+        self.hesitates = False
         ahead = self._ahead
         if ahead is None:
             return None
@@ -95,13 +104,23 @@ class History:
             self._ahead = None
             return None
         if standing.own <= ahead.covers(standing.origin):
-            self._wanted = ahead
-            return ahead
+            if self._is_covered_by(ahead):
+                self._wanted = ahead
+                return ahead
+            if patient:
+                self.hesitates = True
+                return None
         raised = Stamp(ahead.stamp.counter + 1, ahead.stamp.version, standing.origin)
         seen = _merged(ahead.seen, self._seen, keep=(standing.origin, ahead.stamp.node))
         seen = _merged(seen, _itself(ahead.stamp), keep=(standing.origin, ahead.stamp.node))
         self._wanted = Claim(raised, seen)
         return self._wanted
+
+    def _is_covered_by(self, ahead: Claim) -> bool:
+        """Does it include all that the present stamp includes? A full `seen` has forgotten some, which may be those."""
+        if len(ahead.seen) >= SEEN_MAX:
+            return True
+        return all(counter <= ahead.covers(origin) for origin, counter in self._seen.items())
 
     def _follow(self, standing: Standing) -> None:
         """Note where the host stands. What moves it is an adoption, a reset made on it, or another segment."""

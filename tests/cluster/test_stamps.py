@@ -25,8 +25,9 @@ class Node:
     segment: int = 0
     stamp: Stamp = UNRESET
     own: int = 0
+    own_at: int = -1
     generation: int = 1
-    reset_at: int = -1
+    reset_at: int = -1  #: when the last reset was made that has been applied here, as far as the sidecar can know
     entries: list[int] = field(default_factory=list)  # when they were computed
     history: History = field(default_factory=History)
     adopting: tuple[Claim, Standing] | None = None
@@ -48,13 +49,15 @@ class Node:
 
 
 class Resets(RuleBasedStateMachine):
-    """Hosts reset, talk, forget, fail and are lost; nobody may hold what is older than a reset made on it."""
+    """Hosts reset, talk, forget, fail and are lost; nobody may hold what is older than a reset made or applied
+    on it."""
 
     @initialize(count=st.integers(2, 5), versions=st.lists(st.sampled_from(VERSIONS), min_size=5, max_size=5))
     def begin(self, count: int, versions: list[bytes]) -> None:
         self.clock = 0
         self.nodes = [Node(f"n{i}", stamp=Stamp(0, versions[i], "")) for i in range(count)]
         self.wire: list[tuple[int, Claim]] = []  # (to, what): delivered in any order, any number of times, or never
+        self.made_at: dict[Stamp, int] = {}
 
     def pick(self, number: int) -> Node:
         return self.nodes[number % len(self.nodes)]
@@ -67,7 +70,7 @@ class Resets(RuleBasedStateMachine):
     def own_reset(self, node: Node, stamp: Stamp) -> None:
         node.flip(stamp)
         node.own = stamp.counter
-        node.reset_at = self.clock
+        node.own_at = node.reset_at = self.made_at[stamp] = self.clock
 
     @rule(number=st.integers(0, 4))
     def compute(self, number: int) -> None:
@@ -91,11 +94,11 @@ class Resets(RuleBasedStateMachine):
         target, claim = self.wire[index] if keep else self.wire.pop(index)
         self.nodes[target].hear(claim)
 
-    @rule(number=st.integers(0, 4))
-    def begin_adopting(self, number: int) -> None:
+    @rule(number=st.integers(0, 4), patient=st.booleans())
+    def begin_adopting(self, number: int, patient: bool) -> None:
         """What follows may happen before the callback is through."""
         node = self.pick(number)
-        claim = node.history.wanted(node.standing())
+        claim = node.history.wanted(node.standing(), patient)
         node.adopting = None if claim is None else (claim, node.standing())
 
     @rule(number=st.integers(0, 4), told=st.booleans())
@@ -109,15 +112,30 @@ class Resets(RuleBasedStateMachine):
             self.clock += 1
             self.apply(node, claim)
             if not told:
-                node.history = History()
+                self.forget(node)
 
-    @rule(source=st.integers(0, 4), to=st.integers(0, 4))
-    def follow(self, source: int, to: int) -> None:
+    def forget(self, node: Node) -> None:
+        """Its sidecar ends. The segment still says where it stands, and which reset was made on it last."""
+        node.history = History()
+        node.reset_at = max(node.own_at, self.made_at.get(node.stamp, -1))
+
+    @rule(source=st.integers(0, 4), to=st.integers(0, 4), patient=st.booleans())
+    def follow(self, source: int, to: int, patient: bool) -> None:
         """All of the above at once, so that short histories go far; and the entries come along."""
         self.pick(to).hear(self.pick(source).history.claim(self.pick(source).standing()))
-        self.begin_adopting(to)
+        self.begin_adopting(to, patient)
         self.finish_adopting(to, True)
         self.write(source, to)
+
+    @rule(hosts=st.permutations(range(5)), version=st.sampled_from(VERSIONS), patient=st.booleans())
+    def pass_over(self, hosts: list[int], version: bytes, patient: bool) -> None:
+        """One resets and computes, another one resets, not knowing of that; a third one hears of both."""
+        one, other, third = hosts[:3]
+        self.reset_here(one, version)
+        self.compute(one)
+        self.reset_here(other, version)
+        self.follow(other, third, patient)
+        self.follow(one, third, patient)
 
     def apply(self, node: Node, claim: Claim) -> None:
         assert claim.stamp > node.stamp
@@ -125,10 +143,11 @@ class Resets(RuleBasedStateMachine):
             self.own_reset(node, claim.stamp)
         else:
             node.flip(claim.stamp)
+            node.reset_at = max(node.reset_at, self.made_at.get(claim.stamp, -1))
 
     @rule(number=st.integers(0, 4))
     def restart_sidecar(self, number: int) -> None:
-        self.pick(number).history = History()
+        self.forget(self.pick(number))
         self.pick(number).adopting = None
 
     @rule(number=st.integers(0, 4))
@@ -140,12 +159,12 @@ class Resets(RuleBasedStateMachine):
         node = self.pick(number)
         node.segment += 1
         node.flip(Stamp(0, version, ""))
-        node.own, node.reset_at = 0, -1
+        node.own, node.own_at, node.reset_at = 0, -1, -1
         if sidecar_too:
             node.history = History()
 
     @invariant()
-    def nothing_older_than_a_reset_made_here(self) -> None:
+    def nothing_older_than_a_reset_that_was_applied_here(self) -> None:
         for node in getattr(self, "nodes", ()):
             assert all(computed > node.reset_at for computed in node.entries), node
 
@@ -169,7 +188,7 @@ class Resets(RuleBasedStateMachine):
         for source in nodes:
             for target in nodes:
                 target.entries.extend(source.entries)
-                self.nothing_older_than_a_reset_made_here()
+                self.nothing_older_than_a_reset_that_was_applied_here()
 
 
 # Not shrunk: that may take longer than the watchdog allows a test.
@@ -214,15 +233,6 @@ def reset(node: Node, counter: int) -> Claim:
     return node.history.claim(node.standing())
 
 
-def test_who_adopts_a_stamp_does_not_say_that_it_includes_what_the_old_one_did() -> None:
-    a, b, c = Node("a"), Node("b"), Node("c")
-    follow(c, reset(a, 5))
-    theirs = reset(b, 6)  # not knowing of a's
-    told = follow(c, theirs)
-    assert told.covers(a.origin) == 0
-    assert follow(a, told).stamp == Stamp(7, b"1", a.origin)
-
-
 def test_what_is_adopted_may_be_seen_told_and_surpassed_before_the_adoption_returns() -> None:
     """A raised stamp that was taken for a worker's reset would not include what it was raised over, and so be raised
     over in turn, for ever."""
@@ -239,9 +249,33 @@ def test_what_is_adopted_may_be_seen_told_and_surpassed_before_the_adoption_retu
     assert b.hear(mine) is Heard.BEHIND
     assert b.hear(told) is Heard.SAME
     assert b.history.claim(b.standing()) == told
-    assert b.hear(Claim(Stamp(7, b"1", c.origin), {b.origin: 6})) is Heard.AHEAD
-    assert b.history.wanted(b.standing()) == Claim(Stamp(7, b"1", c.origin), {b.origin: 6})
+    theirs = Claim(Stamp(7, b"1", c.origin), {a.origin: 5, b.origin: 6})
+    assert b.hear(theirs) is Heard.AHEAD
+    assert b.history.wanted(b.standing()) == theirs
     assert follow(a, told) == Claim(told.stamp, {a.origin: 5, b.origin: 6})  # and does not raise
+
+
+def test_who_has_applied_a_reset_does_not_go_where_it_is_not_included_and_leaves_the_raise_to_its_maker() -> None:
+    a, b, c = Node("a"), Node("b"), Node("c")
+    follow(b, reset(a, 5))
+    theirs = reset(c, 6)  # not knowing of a's
+    assert b.hear(theirs) is Heard.AHEAD
+    assert b.history.wanted(b.standing(), patient=True) is None
+    assert b.history.hesitates
+    raised = follow(a, theirs)
+    assert raised == Claim(Stamp(7, b"1", a.origin), {a.origin: 5, c.origin: 6} | {a.origin: 7})
+    b.hear(raised)
+    assert b.history.wanted(b.standing(), patient=True) == raised
+    assert not b.history.hesitates
+
+
+def test_if_the_maker_is_gone_another_one_raises() -> None:
+    a, b, c = Node("a"), Node("b"), Node("c")
+    follow(b, reset(a, 5))
+    raised = follow(b, reset(c, 6))
+    assert raised == Claim(Stamp(7, b"1", b.origin), {a.origin: 5, c.origin: 6, b.origin: 7})
+    c.hear(raised)
+    assert c.history.wanted(c.standing(), patient=True) == raised
 
 
 def test_a_reset_here_includes_what_the_host_stood_at_and_another_segment_includes_nothing() -> None:
