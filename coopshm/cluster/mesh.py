@@ -333,13 +333,8 @@ class Mesh:
         except (OSError, EOFError, ProtocolError, asyncio.TimeoutError) as exc:
             self.refusals.add(address, str(exc) or type(exc).__name__)
             return
-        known = self._accepts.get(hello.name)
-        if known is not None:
-            known.close()
-            self._gone(known)
-        connection = self._accepts[hello.name] = _Connection(hello.name, hello.instance, address, writer)
+        connection = _Connection(hello.name, hello.instance, address, writer)
         try:
-            self._pair(hello.name)
             await self._read(reader, connection)
         except (OSError, EOFError) as exc:
             logger.info("%s at %s: connection ended: %s", hello.name, address, exc)
@@ -363,12 +358,26 @@ class Mesh:
             return f"there is another node named {hello.name!r}, at {known.address}: names must differ"
         return ""
 
+    def _accept(self, connection: _Connection) -> None:
+        known = self._accepts.get(connection.name)
+        if known is not None:
+            known.close()
+            self._gone(known)
+        self._accepts[connection.name] = connection
+        self._pair(connection.name)
+
     async def _read(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
         loop = asyncio.get_running_loop()
         limit = self._config.dead_after
+        accepted = False
         silence = loop.call_later(limit, connection.close)
         try:
             async for item in receive(reader, self.budget):
+                if not accepted:
+                    # Not before it has sent something: who finds that this is another address of a node that it is
+                    # connected to leaves without a word, and the connection that there is must not end for that.
+                    accepted = True
+                    self._accept(connection)
                 if isinstance(item, m.Ping):
                     silence.cancel()
                     silence = loop.call_later(limit, connection.close)

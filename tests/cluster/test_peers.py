@@ -9,6 +9,7 @@ import logging
 import os
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -235,6 +236,33 @@ def test_two_addresses_of_one_node_are_one_node() -> None:
         await asyncio.gather(*(host.cached(b"k", fn) for host in cluster.hosts))
         assert fn.calls == 1
 
+    trial(test)
+
+
+def test_another_address_of_a_node_does_not_end_the_connection_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked at again and again, whether it is still the same node's."""
+    dialled: list[links.Address] = []
+    dial = links.dial
+
+    async def counted(address: links.Address, *args: Any) -> Any:
+        dialled.append(address)
+        return await dial(address, *args)
+
+    async def test(cluster: PeersCluster) -> None:
+        for _ in range(2):
+            cluster.host()
+            await cluster._add_node()
+        cluster.extra = [f"{cluster.addresses[1]}:{PORT}"]
+        await cluster.start()
+        await cluster.connected()
+        await until(lambda: len([d for d in peer(cluster, 0)._mesh.dials.values() if d.name == "n1"]) == 2)
+        ends = [peer(cluster, index)._mesh.peers[name] for index, name in ((0, "n1"), (1, "n0"))]
+        before = len(dialled)
+        await until(lambda: len(dialled) >= before + 20)
+        assert [peer(cluster, index)._mesh.peers[name] for index, name in ((0, "n1"), (1, "n0"))] == ends
+
+    monkeypatch.setattr(mesh, "RESOLVE_SECONDS", 0.02)
+    monkeypatch.setattr(mesh, "dial", counted)
     trial(test)
 
 
