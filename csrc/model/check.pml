@@ -27,6 +27,12 @@ inline verify()
         for (vi : 0 .. FLIGHTS - 1) {
             flight_astray = !is_free(vi) && !is_live(vi, flight[vi].serial, generation);
             assert(!flight_astray);
+#ifdef RELAY
+            /* Somebody attends to each flight, or looks after it. */
+            flight_nobodys = is_live(vi, flight[vi].serial, generation) && has_owner(vi) && flight[vi].owner == word(PROCS - 1) &&
+                             !is_sidecars(vi);
+            assert(!flight_nobodys);
+#endif
             flight_unreachable = is_free(vi) && vi < flight_hint;
             assert(!flight_unreachable)
         }

@@ -11,24 +11,43 @@ claim:
 #ifdef NO_TAKE_OVER
             :: true ->
 #else
-            :: is_attended(f) ->
+            :: may_attend(f) ->
 #endif
                 join(f);
                 point;
                 unlock();
                 goto wait
 #ifndef NO_TAKE_OVER
-            :: else ->
+            :: may_take_over(f) ->
                 take_over(f);
                 f = 0;
                 unlock();
                 goto compute
 #endif
             fi
-        :: else ->
-            begin();
+#ifdef RELAY
+        :: !has(k, FULL) && !has(k, COMPUTING) && may_ask ->
+            /* The flight is the sidecar's. There being no record left is as below. */
+            begin(word(PROCS - 1), ASKED);
             if
-            :: i < FLIGHTS -> i = 0; unlock(); goto compute
+            :: i < FLIGHTS ->
+                f = i;
+                i = 0;
+                point;
+                join(f);
+                point;
+                unlock();
+                goto wait
+            :: else -> goto no_flight
+            fi
+        :: !has(k, FULL) && !has(k, COMPUTING) && need_not_ask ->
+#else
+        :: else ->
+#endif
+            begin(word(me), NONE);
+no_flight:
+            if
+            :: i < FLIGHTS -> own(i); point; i = 0; unlock(); goto compute
             :: else ->
                 reap();
                 unlock();

@@ -19,7 +19,8 @@
  *   arena.pml   flight.pml   lock.pml   what is done under the write lock, by the C file of that name (lock: and repair)
  * then what a process does, each part included into `worker` below:
  *   read.pml    hit, view, bypass          claim.pml    claim, compute          wait.pml   wait, take over
- *   outcome.pml read one, leave, write     publish.pml  publish, abandon        reset.pml  reset, a new process in a row */
+ *   outcome.pml read one, leave, write     publish.pml  publish, abandon        reset.pml  reset, a new process in a row
+ *   relay.pml   what a sidecar does */
 
 /* ---- size */
 
@@ -56,11 +57,17 @@
 #ifndef LEAVES
 #define LEAVES 0 /* waits that end by a signal handler's exception; only with OUTCOMES */
 #endif
+#ifndef DELIVERIES
+#define DELIVERIES 0 /* values that arrive from other hosts; only with RELAY */
+#endif
+#ifndef CLOSES
+#define CLOSES 0 /* the sidecar ends by itself; only with RELAY */
+#endif
 #ifndef FAILURES
 #define FAILURES 0 /* computations whose end is an outcome although there would be room; only with OUTCOMES */
 #endif
 /* Further: OUTCOMES, what is not stored reaches the waiters. SEMAPHORES, a sleep ends by a wake-up or its slice; else at any
- * moment. THREADS, the first two processes are two threads of one. LIVENESS, with the formula at the end. KEEP_OLD, see lock.pml. */
+ * moment. THREADS, the first two processes are two threads of one. RELAY, the last process is the cluster's sidecar. LIVENESS, with the formula at the end. KEEP_OLD, see lock.pml. */
 
 #include "state.pml"
 #include "check.pml"
@@ -68,6 +75,10 @@
 #include "arena.pml"
 #include "flight.pml"
 #include "lock.pml"
+
+#ifdef RELAY
+#include "answers.pml"
+#endif
 
 proctype worker(byte me)
 {
@@ -88,6 +99,9 @@ proctype worker(byte me)
 end_idle:
     atomic {
         if
+#ifdef RELAY
+        :: is_sidecar(me) && sidecar_is_open -> calls(1); goto sidecar
+#endif
         :: may_begin && calls_left > 0 ->
             calls_left--;
             if
@@ -125,6 +139,9 @@ end_idle:
 #include "publish.pml"
 #if RESETS > 0
 #include "reset.pml"
+#endif
+#ifdef RELAY
+#include "relay.pml"
 #endif
 
 returned:
@@ -179,17 +196,31 @@ init {
         for (n : 0 .. PROCS - 1) {
             run worker(n)
         }
+#ifdef RELAY
+        run event_loop();
+#endif
         n = 0
     }
 }
 
 #ifdef LIVENESS
-/* A call ends, unless it waits for a computation whose owner is stopped for good: that one looks like a slow fn. */
+/* A call ends, unless it waits for a computation whose owner is stopped for good: that one looks like a slow fn. Or for another host's:
+ * that this one ends is the cluster's to see to, as long as there is a sidecar that runs. */
+#ifdef RELAY
+#define worker_stopped (for_good && stopped != PROCS)
+#define waits_for_the_cluster(p) \
+    (sidecar_is_open && alive[PROCS - 1] && !(for_good && stopped == PROCS) && flight[0].serial == target[p] && \
+     flight[0].given_up != target[p] && flight[0].owner == word(PROCS - 1) && flight[0].lease >= ASKED && flight[0].lease <= HELD)
+#else
+#define worker_stopped for_good
+#define waits_for_the_cluster(p) false
+#endif
 #define waits_for_the_stopped(p) \
-    (for_good && target[p] != 0 && \
+    (worker_stopped && \
      ((flight[0].serial == target[p] && is_stopped(flight[0].owner)) || \
       (flight[FLIGHTS - 1].serial == target[p] && is_stopped(flight[FLIGHTS - 1].owner))))
-#define is_well(p) (!calling[p] || (for_good && stopped == p + 1) || waits_for_the_stopped(p))
+#define is_well(p) \
+    (!calling[p] || (for_good && stopped == p + 1) || (target[p] != 0 && (waits_for_the_stopped(p) || waits_for_the_cluster(p))))
 #if PROCS == 2
 #define all_well (is_well(0) && is_well(1))
 #else

@@ -25,6 +25,9 @@ inline free_flight(f)
     flight[f].reserved = CHUNKS;
     flight[f].term = 0;
     flight[f].waiters = 0;
+#ifdef RELAY
+    flight[f].lease = NONE;
+#endif
     point;
     flight[f].serial = 0;
     flight[f].generation = 0;
@@ -54,8 +57,8 @@ inline occupy(which, f)
     slot[which].place = 0
 }
 
-/* find_free_locked and begin_locked; i: the flight, FLIGHTS when all are in use. */
-inline begin()
+/* find_free_locked and csm_flight_begin_locked; i: the flight, FLIGHTS when all are in use. What the caller does to it comes next. */
+inline begin(whose, how)
 {
     i = flight_hint;
     do
@@ -85,21 +88,24 @@ inline begin()
         }
 #endif
         flight[i].serial = 0;
-        flight[i].owner = word(me);
+        flight[i].owner = whose;
         flight[i].term = 0;
         flight[i].generation = generation;
         flight[i].key = k;
         flight[i].reserved = CHUNKS;
         flight[i].waiters = 0;
+#ifdef RELAY
+        flight[i].lease = how;
+#endif
         point;
         flight[i].serial = next_serial;
         next_serial++;
         point;
 #ifndef SLOT_BEFORE_RECORD
-        occupy(k, i);
+        occupy(k, i)
+#else
+        skip
 #endif
-        own(i);
-        point
     :: else
     fi
 }
@@ -138,6 +144,14 @@ inline void_outcome(f)
 }
 #endif
 
+#ifdef RELAY
+/* csm_lease_take_over_locked */
+inline free_lease(f)
+{
+    flight[f].lease = (flight[f].lease == OFFERED || flight[f].lease == GRANTED -> GRANTED : NONE)
+}
+#endif
+
 /* take_over_locked */
 inline take_over(f)
 {
@@ -149,9 +163,17 @@ inline take_over(f)
 #endif
     flight[f].term++;
     point;
+#if defined(RELAY) && defined(LEASE_BEFORE_OWNER)
+    free_lease(f);
+    point;
+#endif
     flight[f].owner = word(me);
     point;
     flight[f].given_up = 0;
+#if defined(RELAY) && !defined(LEASE_BEFORE_OWNER)
+    point;
+    free_lease(f);
+#endif
     own(f);
     d_step {
         for (vi : 0 .. PROCS - 1) {
@@ -170,7 +192,7 @@ inline reap()
     do
     :: i < FLIGHTS ->
         if
-        :: is_live(i, flight[i].serial, generation) && !is_attended(i) ->
+        :: is_live(i, flight[i].serial, generation) && may_be_lost(i) ->
             give_back(i);
             place = flight[i].key;
             vacate(place);
@@ -178,7 +200,7 @@ inline reap()
             free_flight(i);
             point;
             c++
-        :: else
+        :: !(is_live(i, flight[i].serial, generation) && !has_owner(i))
         fi;
         i++
     :: else -> break

@@ -103,6 +103,9 @@ inline forget()
         for (vi : 0 .. FLIGHTS - 1) {
             flight[vi].serial = 0; flight[vi].owner = 0; flight[vi].term = 0; flight[vi].given_up = 0;
             flight[vi].generation = 0; flight[vi].key = 0; flight[vi].reserved = CHUNKS; flight[vi].waiters = 0
+#ifdef RELAY
+            ; flight[vi].lease = NONE
+#endif
         }
         for (vi : 0 .. CHUNKS - 1) {
             chunk[vi].entered = 0

@@ -6,8 +6,9 @@ look_up:
     atomic {
         step;
         if
-        :: has(k, FULL) -> g = generation; place = slot[k].place
-        :: else -> goto claim
+        :: is_sidecar(me) -> goto returned /* it has published, or was too late to */
+        :: !is_sidecar(me) && has(k, FULL) -> g = generation; place = slot[k].place
+        :: !is_sidecar(me) && !has(k, FULL) -> goto claim
         fi
     }
     atomic {

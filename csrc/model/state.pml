@@ -61,6 +61,9 @@ typedef flight_t {
     byte key;
     byte reserved; /* chunk, CHUNKS: none */
     bit waiters;
+#ifdef RELAY
+    byte lease;    /* of the word, which bears the serial as well; of a free record it means nothing */
+#endif
 }
 flight_t flight[FLIGHTS];
 byte flight_hint;
@@ -113,12 +116,19 @@ byte crashes_left = CRASHES, stops_left = STOPS;
 byte stopped;   /* process + 1 */
 bool for_good;  /* it will not go on */
 byte keys_used; /* keys are alike: the first one asked for is 0 */
+#ifdef RELAY
+byte deliveries_left = DELIVERIES, closes_left = CLOSES;
+bit sidecar_is_open = 1; /* the header's word names it */
+#define is_sidecar(p) ((p) == PROCS - 1)
+#else
+#define is_sidecar(p) false
+#endif
 #if !defined(THREADS) && !defined(SEMAPHORES)
 byte started;   /* and so are processes: they begin in order */
-#define may_begin (me <= started)
+#define may_begin (me <= started && !is_sidecar(me))
 #define began() calls(1); started = (me == started -> started + 1 : started)
 #else
-#define may_begin alive[row(me)] /* no: two are of one process, or they are woken in order */
+#define may_begin (alive[row(me)] && !is_sidecar(me)) /* no: two are of one process, or they are woken in order */
 #define began() calls(1)
 #endif
 #if CRASHES == 0 && STOPS == 0
@@ -141,14 +151,42 @@ bit due[PROCS]; /* there is an outcome for this waiter */
 /* What is asserted; pan prints the name. */
 hidden byte value_torn, value_of_another_key, value_from_before_reset, view_changed, pinned_chunk_reused, two_owners,
     computed_twice, outcome_lost, outcome_astray;
-hidden byte epoch_unprepared, entries_miscounted, flight_astray, flight_unreachable, space_shared_or_lost, entry_damaged;
+hidden byte epoch_unprepared, entries_miscounted, flight_astray, flight_nobodys, flight_unreachable, space_shared_or_lost, entry_damaged;
 
 hidden byte vi, vc, vn; /* scratch of steps that cannot be interrupted */
 
 #define is_live(f, s, g) \
     ((s) != 0 && flight[f].serial == (s) && flight[f].generation == (g) && slot[flight[f].key].generation == (g) && \
      slot[flight[f].key].state == COMPUTING && slot[flight[f].key].flight == (f))
-#define is_attended(f) (flight[f].given_up != flight[f].serial && is_alive(flight[f].owner))
+#define NONE 0
+#define has_owner(f) (flight[f].given_up != flight[f].serial && is_alive(flight[f].owner))
+#ifdef RELAY
+/* lease.h. Time: an answer may be waited for no longer at any moment; a sidecar that is stopped may be noticed, or not yet. */
+#define ASKED 1
+#define SEEN 2
+#define HELD 3
+#define OFFERED 4
+#define GRANTED 5
+#define TAKEN 6
+#ifdef NO_HANG
+#define sidecar_hangs false
+#else
+#define sidecar_hangs is_stopped(word(PROCS - 1))
+#endif
+#define is_sidecars(f) (flight[f].lease != NONE && flight[f].lease != GRANTED)
+#define may_attend(f) (has_owner(f) && flight[f].lease != OFFERED && !(for_good && is_sidecars(f) && sidecar_hangs))
+#define may_take_over(f) \
+    (!has_owner(f) || flight[f].lease == OFFERED || flight[f].lease == ASKED || flight[f].lease == SEEN || \
+     (is_sidecars(f) && sidecar_hangs))
+#define may_be_lost(f) (!has_owner(f) || (is_sidecars(f) && sidecar_hangs))
+#define may_answer(f) (flight[f].lease == SEEN || flight[f].lease == HELD || flight[f].lease == OFFERED)
+#define may_ask (sidecar_is_open && alive[PROCS - 1])
+#define need_not_ask (!may_ask || sidecar_hangs)
+#else
+#define may_attend(f) has_owner(f)
+#define may_take_over(f) (!has_owner(f))
+#define may_be_lost(f) (!has_owner(f))
+#endif
 #define is_free(f) (flight[f].serial == 0 || flight[f].generation != generation)
 #define has(k, s) (slot[k].generation == generation && slot[k].state == (s))
 

@@ -15,8 +15,8 @@ wait:
 #ifdef NO_TAKE_OVER
         :: true -> goto sleep
 #else
-        :: is_attended(f) -> goto sleep
-        :: else -> goto try_take_over
+        :: may_attend(f) -> goto sleep
+        :: may_take_over(f) -> goto try_take_over
 #endif
         fi
     }
@@ -56,8 +56,8 @@ try_take_over:
         if
         :: generation == g && is_live(f, target[me], g) ->
             if
-            :: is_attended(f) -> unlock(); goto sleep
-            :: else ->
+            :: may_attend(f) -> unlock(); goto sleep
+            :: may_take_over(f) ->
                 take_over(f);
                 leave();
                 f = 0; g = 0;
