@@ -73,7 +73,8 @@ int csm_relay_open(csm *h, const char *name, size_t bytes, uint64_t lease_timeou
         memcpy(padded, name, bytes);
         csm_fill_racy(header->node_name, padded, sizeof padded);
         csm_store(&header->lease_timeout_ns, lease_timeout_ns);
-        for (uint32_t i = 0; i < CSM_PEERS; i++) csm_peer_write(h, i, "", 0, 0, 0); /* the predecessor's */
+        for (uint32_t i = 0; i < CSM_PEERS; i++) /* the predecessor's, half-written ones as well */
+            if (csm_load(&header->peers[i].turn)) csm_peer_write(h, i, "", 0, 0, 0);
         sem_init(&header->doorbell.semaphore, 1, 0); /* a late ring by who believes in the predecessor is one look too many */
         csm_store(&header->bell, 0);
         csm_store_release(&header->sidecar_seen_ns, csm_now_ns());

@@ -17,6 +17,9 @@ struct scene {
     const char *name;
     unsigned parts;                         /* that are watched, one after the other */
     bool awaited;                           /* somebody waits for TARGET when the first part begins */
+    bool asks;                              /* so does the test itself */
+    bool is_sidecar;                        /* the victim is the cluster's sidecar */
+    bool sampled;                           /* it takes long: with --every, only some of the states that others can see */
     enum { SAME, MAKES, DESTROYS } anew;    /* each victim has a segment of its own: it is blank, or it is to be destroyed */
     enum { ALONE, PARENT, CHILD } forks;    /* which of the two is watched, if it forks */
     bool leaves_lock;                       /* killed in it, one may leave the lock and something to repair */
@@ -323,6 +326,8 @@ static void be_forked_without(struct check_child *me, csm *h) { be_forked(me, h,
 
 /* ---- the scenes */
 
+#include "relay_scenes.h"
+
 static const struct scene SCENES[] = {
     {.name = "claim: a miss", .parts = 1, .leaves_lock = true, .victim = miss},
     {.name = "claim: a hit", .parts = 1, .victim = hit, .prepare = store_target},
@@ -346,6 +351,21 @@ static const struct scene SCENES[] = {
     {.name = "destroy", .parts = 1, .anew = DESTROYS, .victim = destroy},
     {.name = "fork: the parent", .parts = 1, .forks = PARENT, .victim = fork_watched, .prepare = store_target},
     {.name = "fork: the child", .parts = 1, .forks = CHILD, .victim = be_forked_without, .prepare = store_target},
+    {.name = "worker: asks", .parts = 1, .sampled = true, .victim = ask, .prepare = let_sidecar_live},
+    {.name = "worker: is granted", .parts = 2, .sampled = true, .victim = be_granted, .prepare = let_sidecar_live, .between = then_grant},
+    {.name = "worker: asks no longer", .parts = 1, .sampled = true, .victim = ask_no_longer, .prepare = let_sidecar_live},
+    {.name = "worker: leaves", .parts = 1, .sampled = true, .victim = stop_asking, .prepare = let_sidecar_live},
+    {.name = "sidecar: opens", .parts = 2, .sampled = true, .is_sidecar = true, .victim = begin_to_be_asked, .prepare = let_sidecar_die},
+    {.name = "sidecar: grants", .parts = 2, .sampled = true, .is_sidecar = true, .awaited = true, .victim = grant_it, .between = then_let_compute},
+    {.name = "sidecar: delivers", .parts = 2, .sampled = true, .is_sidecar = true, .awaited = true, .victim = hold_and_deliver},
+    {.name = "sidecar: delivers unasked", .parts = 1, .sampled = true, .is_sidecar = true, .victim = deliver_unasked},
+    {.name = "sidecar: passes an outcome on", .parts = 2, .sampled = true, .is_sidecar = true, .awaited = true, .victim = pass_outcome_on},
+    {.name = "sidecar: adopts", .parts = 1, .sampled = true, .is_sidecar = true, .awaited = true, .victim = adopt},
+    {.name = "sidecar: closes", .parts = 2, .sampled = true, .is_sidecar = true, .awaited = true, .victim = close_it},
+    {.name = "sidecar: ends what nobody awaits", .parts = 2, .sampled = true, .is_sidecar = true, .asks = true, .victim = end_what_nobody_awaits,
+     .between = then_leave},
+    {.name = "sidecar: reads the log", .parts = 2, .sampled = true, .is_sidecar = true, .victim = read_log, .prepare = store_target,
+     .between = then_time_passes},
     {.name = "fork: with a view", .parts = 1, .forks = CHILD, .victim = be_forked_with_view, .prepare = store_target},
 };
 

@@ -12,7 +12,7 @@
  * any other: they are done for one state only.
  *
  * --every N: at every N-th instruction, and at all that change what others can see (a byte of the segment, a lock). The seed, printed,
- * says where among N it begins, and chooses some of the states to repair. */
+ * says where among N it begins, and chooses some of the states to repair, and of those in scenes that take long. */
 #include "scenes.h"
 #include "trace.h"
 
@@ -160,7 +160,7 @@ static csm *prepare(const struct scene *s, csm *h, uint64_t *generation) {
 static void let_wait(const struct scene *s, csm *h) {
     if (s->awaited && waiter.pid) waiter_wait(&waiter, h);
     /* A sleeper looks now and then, and would steal the lock from the dead before the victim does. */
-    if (s->awaited && !waiter.pid) CHECK_EQ(check_claim(h, TARGET, &queued), CSM_JOINED);
+    if (s->asks || (s->awaited && !waiter.pid)) CHECK_EQ(check_claim(h, TARGET, &queued), CSM_JOINED);
 }
 
 /* The test computes TARGET, and asks for what a victim was computing when it asked for TARGET: no cycle, for that one is no more. */
@@ -173,6 +173,7 @@ static void ask_from_within(csm *h) {
 
 /* All the test does beside a victim that is no more. */
 static void wind_up(const struct scene *s, csm *h) {
+    bury_with_sidecar();
     kill_owner();
     if (owned.ticket.serial) ask_from_within(h);
     publish_owned(h);
@@ -211,10 +212,27 @@ static void check_after(const struct scene *s, csm *h, uint64_t generation) {
     close(object);
 }
 
+static bool has_lock(csm *h, const struct victim *v) {
+    uint64_t holder = csm_load(&h->header->write_lock);
+    return holder && csm_process_pid(h, holder) == (uint64_t)v->child.pid;
+}
+
+/* The sidecar is stopped, and has not answered in time. Comes back when the waiter has done without it; unless it has to wait for the
+ * lock. */
+static void let_time_pass(csm *h, const struct victim *v) {
+    time_passes(h);
+    if (waiter.pid && scene->awaited)
+        CHECK_UNTIL(has_lock(h, v) || (check_info(h).waiters == 0 && check_info(h).flights == 0 && is_asleep(waiter.pid)));
+}
+
 /* True: the victim holds the lock. */
-static bool check_beside(const struct scene *s, csm *h, uint64_t generation, enum busy how, bool reset_too) {
+static bool check_beside(const struct victim *v, csm *h, uint64_t generation, enum busy how, bool reset_too) {
+    const struct scene *s = v->scene;
     csm *made = s->anew == MAKES ? open_what_was_made(false) : h;
     shared->meanwhile = true;
+    tell_sidecar('g');
+    kill_sidecar();
+    if (s->is_sidecar) let_time_pass(h, v);
     bool locked = made && !csm_destroyed(made) && check_beside_stopped(made, generation, how, reset_too);
     if (s->anew == MAKES && made) forget(made);
     return locked;
@@ -253,11 +271,12 @@ static bool sweep_one(csm *segment, const struct death *d, const struct trace *t
     if (kill_it) {
         check_kill(&v.child);
         victim_bury(&v, h);
+        sidecar_tidies = every == 1 || (n + seed) % 4 == 0;
         counts.kills++;
     } else {
         if (scene->forks != CHILD && lead != ENDED) step_freeze(&v.child);
         bool fresh = t->points[n].fresh, patient = fresh && (every == 1 || n % 64 == seed % 64);
-        bool locked = check_beside(scene, h, generation, patient ? ASK_AND_BE_PATIENT : ASK_ONCE, n % 2 == 0);
+        bool locked = check_beside(&v, h, generation, patient ? ASK_AND_BE_PATIENT : ASK_ONCE, n % 2 == 0);
         victim_finish(&v, h, lead == ENDED);
         victim_bury(&v, h);
         counts.stops++;
@@ -308,13 +327,16 @@ static struct trace usual_trace(csm *segment, const struct death *d, const struc
     return t;
 }
 
+enum { SAMPLE = 8 };
+
 static void sweep_part(csm *segment, const struct death *d, unsigned part) {
     struct trace t = usual_trace(segment, d, scene, part);
     counts.instructions += t.n;
     for (uint32_t n = 0; n <= t.n; n++) {
         counts.states += t.points[n].fresh;
         if (d && !d->is_first && (t.points[n].lock == 0 || t.points[n].lock == t.points[0].lock)) continue;
-        if (!t.points[n].fresh && (n + seed) % every != 0) continue;
+        uint64_t among = every > 1 && scene->sampled ? SAMPLE : 1;
+        if (t.points[n].fresh ? (counts.states + seed) % among != 0 : (n + seed) % (every * among) != 0) continue;
         sweep_point(segment, d, &t, part, n, true);
         sweep_point(segment, d, &t, part, n, false);
     }
