@@ -37,7 +37,7 @@ from .relay import (
     Stamp,
     Standing,
 )
-from .segment import Event, LogEntry, SidecarSegment, is_digest, key_id_of
+from .segment import Candidate, Event, LogEntry, SidecarSegment, is_digest, key_id_of
 
 __all__ = ["SegmentHost"]
 
@@ -79,10 +79,9 @@ class SegmentHost:
             lease_timeout: seconds that workers wait for an answer, and for a sidecar that does not run.
         """
         self.name = config.name
-        self._namespace = namespace
         self._config = config
         self._node = node
-        self._lease_timeout = lease_timeout
+        self._candidate = Candidate(namespace, config, node, lease_timeout)
         self._relay = relay
         self._at: Attached | None = None
         self._standing: Standing | None = None
@@ -116,6 +115,7 @@ class SegmentHost:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         await self._detach()
+        self._candidate.close()
 
     async def _follow(self) -> None:
         while True:
@@ -129,9 +129,7 @@ class SegmentHost:
 
     async def _attach(self) -> None:
         try:
-            segment = await asyncio.to_thread(
-                SidecarSegment.open, self._namespace, self._config, self._node, self._lease_timeout
-            )
+            segment = await self._open()
         except FileNotFoundError:
             self._refusal = ""
             return
@@ -149,6 +147,16 @@ class SegmentHost:
         self._at.start()
         log.info("%s: attached as the sidecar of node %s", segment.label, self._node)
         self._tell_moved()
+
+    async def _open(self) -> SidecarSegment:
+        opening = asyncio.create_task(asyncio.to_thread(self._candidate.open))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The thread goes on. What comes of it is closed when it is there, and nothing is under its hands.
+            with contextlib.suppress(FileNotFoundError, CoopshmError):
+                await asyncio.to_thread((await opening).close)
+            raise
 
     async def _detach(self) -> None:
         at, self._at = self._at, None

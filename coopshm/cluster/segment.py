@@ -19,7 +19,7 @@ from ..config import CacheConfig
 from ..errors import BusyError
 from .relay import KEY_ID_BYTES_MAX, KeyId
 
-__all__ = ["Event", "LogEntry", "SidecarSegment", "is_digest", "key_id_of"]
+__all__ = ["Candidate", "Event", "LogEntry", "SidecarSegment", "is_digest", "key_id_of"]
 
 ASK, WITHDRAW, END, STORED, OUTCOME = (
     lib.CSM_LEASE_ASK,
@@ -93,29 +93,12 @@ class SidecarSegment:
 
     @classmethod
     def open(cls, namespace: str, config: CacheConfig, node: str, lease_timeout: float) -> SidecarSegment:
-        """Attach, and become the sidecar. May wait for a lock.
-
-        Raises:
-            FileNotFoundError: there is no segment (now).
-            BusyError: the cache has another sidecar, or the write lock's holder is stopped.
-            SegmentError: the segment cannot be used.
-        """
-        segment = open_segment(namespace, config, b"", SIDECAR, create=False)
+        """Attach, and become the sidecar. May wait for a lock. Raises what Candidate.open does."""
+        candidate = Candidate(namespace, config, node, lease_timeout)
         try:
-            name = node.encode()
-            code = lib.csm_relay_open(segment.handle, name, len(name), int(lease_timeout * 1e9))
-            if code == GONE:
-                raise FileNotFoundError(f"{segment.label}: it is being destroyed")
-            if code == BUSY:
-                raise BusyError(
-                    f"{segment.label}: it has a sidecar already, or a stopped process has its write lock; one sidecar "
-                    f"per host and namespace"
-                )
-            _codes.check(code, segment.label)
-        except BaseException:
-            segment.leave()
-            raise
-        return cls(segment)
+            return candidate.open()
+        finally:
+            candidate.close()
 
     def close(self) -> None:
         """Let go: whoever waits goes on without the cluster. May wait for a lock. Nothing else is called afterwards;
@@ -228,6 +211,54 @@ class SidecarSegment:
     def note_peer(self, number: int, name: str, covers: int, state: int) -> None:
         data = name.encode()
         lib.csm_peer_write(self._handle, number, data, len(data), covers, state)
+
+
+class Candidate:
+    """Who is to be the sidecar of a cache, as soon as it can be.
+
+    What it has attached to is kept from one try to the next. An attachment's handle and addresses are for the life of
+    the process, so a new one for each of five tries a second would be a leak.
+    """
+
+    def __init__(self, namespace: str, config: CacheConfig, node: str, lease_timeout: float) -> None:
+        self._namespace = namespace
+        self._config = config
+        self._node = node.encode()
+        self._timeout_ns = int(lease_timeout * 1e9)
+        self._kept: Segment | None = None
+
+    def open(self) -> SidecarSegment:
+        """Become the sidecar. May wait for a lock. For one thread at a time.
+
+        Raises:
+            FileNotFoundError: there is no segment (now).
+            BusyError: the cache has another sidecar, or the write lock's holder is stopped.
+            SegmentError: the segment cannot be used.
+        """
+        if self._kept is not None and self._kept.gone():
+            self.close()
+        if self._kept is None:
+            self._kept = open_segment(self._namespace, self._config, b"", SIDECAR, create=False)
+        segment = self._kept
+        code = lib.csm_relay_open(segment.handle, self._node, len(self._node), self._timeout_ns)
+        if code == BUSY:
+            raise BusyError(
+                f"{segment.label}: it has a sidecar already, or a stopped process has its write lock; one sidecar "
+                f"per host and namespace"
+            )
+        if code != OK:
+            self.close()
+        if code == GONE:
+            raise FileNotFoundError(f"{segment.label}: it is being destroyed")
+        _codes.check(code, segment.label)
+        self._kept = None
+        return SidecarSegment(segment)
+
+    def close(self) -> None:
+        """Let go of what was kept."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.forget()
 
 
 def _event(lease: Any) -> Event:
