@@ -18,7 +18,8 @@ __all__ = ["main"]
 _EPILOG = """\b
 Signals:
   TERM, INT  hand on what is not yet sent, then end; workers go on without the cluster
-  HUP        read the configuration again; `nodes` takes effect at once
+  HUP        read the configuration again; `nodes`, secrets and certificates take
+             effect at once, for connections that are made from then on
 
 \b
 Exit status:

@@ -102,7 +102,7 @@ class Listener:
     closed."""
 
     def __init__(self, trust: Trust, handle: Handler, refusals: Refusals) -> None:
-        self._trust = trust
+        self.trust = trust  # may be changed: connections that are up stay
         self._handle = handle
         self._refusals = refusals
         self._tasks: set[asyncio.Task[None]] = set()
@@ -121,7 +121,7 @@ class Listener:
         """
         found = await resolve(address)
         for each in found:
-            _loopback_only(each[0], self._trust, "listen")
+            _loopback_only(each[0], self.trust, "listen")
         for each in found:
             family = socket.AF_INET6 if ":" in each[0] else socket.AF_INET
             sock = socket.create_server(each, family=family, backlog=STRANGERS_MAX)
@@ -172,7 +172,7 @@ class Listener:
     async def _serve(self, sock: socket.socket, address: str) -> None:
         self._unserved.discard(sock)
         try:
-            stream = await _stream(sock, self._trust.server, accepted=True)
+            stream = await _stream(sock, self.trust, accepted=True)
         except (OSError, EOFError, asyncio.TimeoutError) as exc:
             self._refusals.add(address, _reason(exc))
             return
@@ -202,7 +202,7 @@ async def dial(address: Address, trust: Trust) -> tuple[asyncio.StreamReader, as
         if isinstance(exc, asyncio.TimeoutError):
             raise TimeoutError(f"no answer in {HANDSHAKE_SECONDS:g} s") from None
         raise
-    return await _stream(sock, trust.client, accepted=False)
+    return await _stream(sock, trust, accepted=False)
 
 
 async def cancel(tasks: Collection[asyncio.Future[None]]) -> None:
@@ -219,13 +219,14 @@ async def cancel(tasks: Collection[asyncio.Future[None]]) -> None:
 
 
 async def _stream(
-    sock: socket.socket, context: ssl.SSLContext | None, accepted: bool
+    sock: socket.socket, trust: Trust, accepted: bool
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Streams over a socket, which is theirs from now on, after the handshake.
 
     Raises:
-        OSError: it failed, or took too long. The socket is closed.
+        OSError: it failed, or took too long, or the other side is not to be trusted. The socket is closed.
     """
+    context = trust.server if accepted else trust.client
     loop = asyncio.get_running_loop()
     tune(sock)
     reader = asyncio.StreamReader(limit=READ_BYTES, loop=loop)
@@ -244,6 +245,11 @@ async def _stream(
             server_hostname="coopshm" if context is not None else None,
             ssl_handshake_timeout=limit,
         )
+    try:
+        trust.check(transport.get_extra_info("peercert"))
+    except PermissionError:
+        transport.abort()
+        raise
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 

@@ -178,6 +178,11 @@ class Mesh:
                 self._names[text] = self.spawn(self._look_up(text, address))
         self._dial_found()
 
+    def trust(self, trust: Trust) -> None:
+        """Make and accept connections by this from now on. Those that are up stay."""
+        self._config = self._config._replace(trust=trust)
+        self.listener.trust = trust
+
     def accepted(self) -> set[str]:
         """The names of those that have connected to this node."""
         return set(self._accepts)

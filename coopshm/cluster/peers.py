@@ -19,6 +19,7 @@ from .logs import Followers, Following, begin_of
 from .mesh import Mesh, Peer, PeersConfig, Users
 from .relay import Delivered, Ended, Entry, Host, KeyId, Kind, NodeStatus, Relay, Stamp, Status
 from .resets import Cache
+from .trust import Trust
 from .views import Members
 from .wire import Arrived, ProtocolError
 
@@ -140,6 +141,10 @@ class Peers(Relay, Users):
 
     async def reload(self, nodes: Sequence[str]) -> None:
         self._mesh.reload(nodes)
+
+    def trust(self, trust: Trust) -> None:
+        """Make and accept connections by this from now on. Those that are up stay."""
+        self._mesh.trust(trust)
 
     # -- time and tasks
 

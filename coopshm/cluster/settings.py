@@ -24,7 +24,8 @@ _TIMEOUT_MIN, _TIMEOUT_MAX = 0.01, 10.0
 _NAME_BYTES_MAX: Final = 63
 
 _KNOWN: Final = (
-    "name", "namespace", "listen", "nodes", "secret_file", "tls_cert", "tls_key", "tls_ca", "lease_timeout", "drain"
+    "name", "namespace", "listen", "nodes", "secret_file", "tls_cert", "tls_key", "tls_ca", "tls_names",
+    "lease_timeout", "drain"
 )  # fmt: skip
 _ENGINE: Final = (
     "engine", "engine_password_file", "engine_ca", "engine_cert", "engine_key", "replicate", "lease_ttl",
@@ -117,17 +118,23 @@ def _trust(table: Mapping[str, object], namespace: str, listen: str) -> trust.Tr
     for key in given:
         if not isinstance(table[key], str):
             raise not_allowed(f"cluster.{key}", table[key], "write the path of a file")
+    names = table.get("tls_names", ())
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
+        raise not_allowed("cluster.tls_names", names, 'write a list of names, such as ["*.shop.example", "10.0.0.1"]')
+    if "tls_names" in table and (not names or "tls_cert" not in given):
+        raise ConfigError("cluster.tls_names: goes with tls_cert, and has at least one name")
     paths = {key: os.path.expanduser(str(table[key])) for key in given}
     try:
         if "secret_file" in paths and len(given) > 1:
             raise ConfigError(f"cluster.secret_file: not together with {given[1]}; say either")
         if "secret_file" in paths:
-            return trust.from_secret(trust.read_secret(paths["secret_file"]), namespace)
+            first, *others = trust.read_secrets(paths["secret_file"])
+            return trust.from_secret(first, namespace, *others)
         if given:
             missing = [key for key in _TLS if key not in paths]
             if missing:
                 raise ConfigError(f"cluster.{missing[0]}: is missing; tls_cert, tls_key and tls_ca go together")
-            return trust.from_files(*(paths[key] for key in _TLS))
+            return trust.from_files(paths["tls_cert"], paths["tls_key"], paths["tls_ca"], names)
     except (OSError, ValueError, ssl.SSLError) as exc:
         raise ConfigError(f"cluster.{given[0]}: {exc}") from exc
     host = listen.rpartition(":")[0].strip("[]")

@@ -1,7 +1,8 @@
 """The sidecar: one process per host that connects the host's caches with those of the other hosts.
 
     SIGTERM, SIGINT   hand on what is not yet sent, let go of the segments, end
-    SIGHUP            read the configuration again: other nodes take effect, all else with the next start
+    SIGHUP            read the configuration again: other nodes, secrets and certificates take effect for what is
+                      connected from then on, all else with the next start
 
 It tells systemd when it is ready. If it ends or is killed, the workers go on without the cluster, at once.
 """
@@ -97,7 +98,7 @@ class Sidecar:
         task.add_done_callback(self._tasks.discard)
 
     async def reload(self) -> None:
-        """Read the configuration again, and go on with its nodes. One that is wrong changes nothing."""
+        """Read the configuration again, and go on with its nodes and its trust. One that is wrong changes nothing."""
         notify("RELOADING=1")
         try:
             config = await asyncio.to_thread(self._reread)
@@ -106,14 +107,23 @@ class Sidecar:
             log.error("the configuration was not read again: %s", exc)
         else:
             if settings._replace(nodes=(), trust=self.settings.trust) != self.settings._replace(nodes=()):
-                log.warning("of the changed configuration only `nodes` takes effect before the next start")
+                log.warning("of the changed configuration only `nodes`, secrets and certificates take effect now")
             if set(config.caches) != set(self.config.caches):
                 log.warning("caches were added or removed: that takes effect with the next start")
             log.info("sidecar %s: goes on with the nodes %s", self.settings.name, ", ".join(settings.nodes))
             self.settings = self.settings._replace(nodes=settings.nodes)
+            self._trust(settings)
             await self.relay.reload(settings.nodes)
         finally:
             notify("READY=1")
+
+    def _trust(self, settings: Settings) -> None:
+        before, now = self.settings.trust, settings.trust
+        if (before.server is None) != (now.server is None):
+            log.warning("to begin or cease to trust by secret or certificates takes the next start")
+        elif isinstance(self.relay, Peers):
+            self.settings = self.settings._replace(trust=now)
+            self.relay.trust(now)
 
 
 def _where(settings: Settings) -> str:

@@ -4,10 +4,14 @@ There is one transport and nothing of our own in it. With a *secret*, all nodes 
 from it (scrypt, then Ed25519); each process makes itself a certificate under that authority, which lives in memory as
 long as the process does, and accepts whoever shows another one. Knowing the secret is what it takes to sign one, so the
 handshake is the challenge and response in both directions, and OpenSSL does it. Such certificates never expire: it is
-the secret that is to be changed, and a node whose clock is wrong must not be cut off.
+the secret that is to be changed, and a node whose clock is wrong must not be cut off. There may be several secrets: a
+process shows a certificate by the first, and accepts those by any. So a secret is changed in three steps, at each of
+which all nodes accept each other: the new one is added, then put first, then the old one is removed.
 
-With *files*, whoever has a certificate of that authority is a node: it must be one for this cluster alone. Validity and
-signatures are OpenSSL's business, names are not looked at.
+With *files*, whoever has a certificate of that authority is a node: either it is one for this cluster alone, or nodes
+are told by the names in their certificates (`names`). Which address a node was found at says nothing: the one that is
+dialled does not know it of the other, and it is the certificate that makes a node. Validity and signatures are
+OpenSSL's business.
 
 With neither, only loopback addresses may be listened on and dialled. Then every user of the host can be a node, and a
 node's values are unpickled by the others: for trying things out, on a machine of one's own.
@@ -20,8 +24,9 @@ import ipaddress
 import os
 import ssl
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -31,7 +36,16 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["SECRET_BYTES_MIN", "Trust", "from_files", "from_secret", "is_loopback", "read_secret", "without"]
+__all__ = [
+    "SECRET_BYTES_MIN",
+    "Trust",
+    "from_files",
+    "from_secret",
+    "is_loopback",
+    "read_secret",
+    "read_secrets",
+    "without",
+]
 
 #: Shortest secret, in bytes. 32 random ones are 256 bits; a typed password is not a secret, which scrypt only makes
 # slower.
@@ -47,6 +61,31 @@ class Trust(NamedTuple):
     server: ssl.SSLContext | None
     client: ssl.SSLContext | None
     kind: str  #: for messages
+    names: tuple[str, ...] = ()  #: one of them must be in the other side's certificate, if there are any
+
+    def check(self, certificate: Mapping[str, object] | None) -> None:
+        """Look at the names of a certificate (ssl.SSLSocket.getpeercert) whose signature and validity are good.
+
+        Raises:
+            PermissionError: it is not a node's.
+        """
+        if not self.names:
+            return
+        said = cast("Iterable[tuple[str, str]]", (certificate or {}).get("subjectAltName", ()))
+        found = [name for _, name in said]
+        if not any(_is_name(each, name) for each in self.names for name in found):
+            raise PermissionError(f"its certificate is for {', '.join(found) or 'no name'}: none of tls_names")
+
+
+def _is_name(allowed: str, name: str) -> bool:
+    """Whether this name is the one that is allowed, or one of those: "*." at its beginning stands for one label."""
+    allowed, name = allowed.lower(), name.lower()
+    if allowed.startswith("*."):
+        return name.partition(".")[2] == allowed[2:]
+    try:
+        return ipaddress.ip_address(allowed) == ipaddress.ip_address(name.strip())
+    except ValueError:
+        return allowed == name
 
 
 def without() -> Trust:
@@ -54,8 +93,8 @@ def without() -> Trust:
     return Trust(None, None, "none, on loopback only")
 
 
-def from_files(certificate: str, key: str, authority: str) -> Trust:
-    """Trust by the certificates in these PEM files.
+def from_files(certificate: str, key: str, authority: str, names: Sequence[str] = ()) -> Trust:
+    """Trust by the certificates in these PEM files, in those with one of these names if any are given.
 
     Raises:
         OSError, ssl.SSLError: a file cannot be read, or is not what it should be.
@@ -64,22 +103,28 @@ def from_files(certificate: str, key: str, authority: str) -> Trust:
     for context in contexts:
         context.load_cert_chain(certificate, key)
         context.load_verify_locations(authority)
-    return Trust(*contexts, "certificates")
+    return Trust(*contexts, "certificates", tuple(names))
 
 
 def read_secret(path: str) -> bytes:
-    """Return the secret in a file, less white space around it.
+    """Return the first of `read_secrets`."""
+    return read_secrets(path)[0]
+
+
+def read_secrets(path: str) -> list[bytes]:
+    """Return the secrets in a file, one a line, less white space around them.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: others may read it, or it is too short.
+        ValueError: others may read it, or one of them is too short, or there is none.
     """
     mode = os.stat(path).st_mode
     if mode & 0o077:
         raise ValueError(f"{path}: others than its owner may use it (mode {mode & 0o777:04o}); chmod 600 it")
-    secret = Path(path).read_bytes().strip()
-    _check_length(secret, path)
-    return secret
+    secrets = [line.strip() for line in Path(path).read_bytes().splitlines() if line.strip()]
+    for secret in secrets or [b""]:
+        _check_length(secret, path)
+    return secrets
 
 
 def _check_length(secret: bytes, what: str) -> None:
@@ -90,26 +135,32 @@ def _check_length(secret: bytes, what: str) -> None:
         )
 
 
-def from_secret(secret: bytes, namespace: str) -> Trust:
-    """Trust in those who know `secret` and are of the same namespace. Takes a tenth of a second.
+def from_secret(secret: bytes, namespace: str, *others: bytes) -> Trust:
+    """Trust in those who know `secret`, or one of the others, and are of the same namespace. Takes a tenth of a second
+    for each.
 
     Raises:
-        ValueError: the secret is too short.
+        ValueError: a secret is too short.
     """
+    authorities = [_authority(each, namespace) for each in (secret, *others)]
+    mine = Ed25519PrivateKey.generate()
+    pem = _certificate(mine, authorities[0], is_authority=False).public_bytes(Encoding.PEM)
+    pem += mine.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    contexts = _contexts()
+    for context in contexts:
+        for authority in authorities:
+            certificate = _certificate(authority, authority, is_authority=True)
+            context.load_verify_locations(cadata=certificate.public_bytes(Encoding.PEM).decode())
+        _load_from_memory(context, pem)
+    return Trust(*contexts, "secret")
+
+
+def _authority(secret: bytes, namespace: str) -> Ed25519PrivateKey:
     _check_length(secret, "secret")
     # Parameters of RFC 7914 for interactive use: 16 MiB, once per process.
     stretched = Scrypt(salt=b"coopshm cluster 1\0" + namespace.encode(), length=32, n=2**14, r=8, p=1).derive(secret)
     seed = HKDF(hashes.SHA256(), 32, salt=None, info=b"certificate authority").derive(stretched)
-    authority = Ed25519PrivateKey.from_private_bytes(seed)
-    authority_pem = _certificate(authority, authority, is_authority=True).public_bytes(Encoding.PEM).decode()
-    mine = Ed25519PrivateKey.generate()
-    pem = _certificate(mine, authority, is_authority=False).public_bytes(Encoding.PEM)
-    pem += mine.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    contexts = _contexts()
-    for context in contexts:
-        context.load_verify_locations(cadata=authority_pem)
-        _load_from_memory(context, pem)
-    return Trust(*contexts, "secret")
+    return Ed25519PrivateKey.from_private_bytes(seed)
 
 
 def _certificate(key: Ed25519PrivateKey, signer: Ed25519PrivateKey, is_authority: bool) -> x509.Certificate:
@@ -148,7 +199,7 @@ def _certificate(key: Ed25519PrivateKey, signer: Ed25519PrivateKey, is_authority
 def _contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False  # whoever has a certificate of the authority is a node
+    client.check_hostname = False  # see Trust.check
     for context in (server, client):
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED

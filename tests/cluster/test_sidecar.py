@@ -186,6 +186,28 @@ def test_other_nodes_take_effect_at_a_hangup(tmp_path, hosts) -> None:
     two.until_nodes([("n0", 4)])
 
 
+@mount_namespaces
+def test_another_secret_takes_effect_at_a_hangup(tmp_path, hosts) -> None:
+    one, two = hosts
+    secret, other = tmp_path / "secret", tmp_path / "secret-of-n1"
+    other.write_text(SECRET[::-1])
+    other.chmod(0o600)
+    config = tmp_path / "n1.toml"
+    config.write_text(config.read_text().replace(f'"{secret}"', f'"{other}"'))
+    assert [host.ask("start") for host in hosts] == ["READY=1", "READY=1"]
+    assert [host.ask("nodes") for host in hosts] == [[], []]
+    secret.write_text(f"{SECRET}\n{SECRET[::-1]}\n")
+    one.ask("signal", signal.SIGHUP)  # accepts both
+    other.write_text(f"{SECRET[::-1]}\n{SECRET}\n")
+    two.ask("signal", signal.SIGHUP)
+    one.until_nodes([("n1", 4)])
+    two.until_nodes([("n0", 4)])
+    secret.write_text(f"{SECRET[::-1]}\n")
+    one.ask("signal", signal.SIGHUP)
+    assert one.ask("cached", "k", "first") == "first"
+    assert two.ask("cached", "k", "second") == "first"
+
+
 # ---- the configuration
 
 
@@ -221,6 +243,9 @@ def test_settings_have_defaults_and_are_checked(tmp_path) -> None:
         ({"secret_file": 1}, "cluster.secret_file"),
         ({"secret_file": "/s", "tls_cert": "/c"}, "not together"),
         ({"tls_cert": "/c"}, "cluster.tls_key: is missing"),
+        ({"tls_cert": "/c", "tls_names": "web1"}, "cluster.tls_names"),
+        ({"tls_cert": "/c", "tls_names": []}, "at least one name"),
+        ({"tls_names": ["web1"]}, "goes with tls_cert"),
     ],
 )
 def test_what_is_not_allowed_is_named(tmp_path, table, message) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import ipaddress
 import logging
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def certificate(
     issuer: str,
     days: int,
     is_authority: bool = False,
+    names: Sequence[x509.GeneralName] = (),
 ) -> x509.Certificate:
     now = datetime.datetime.now(datetime.timezone.utc)
     made = x509.CertificateBuilder().public_key(key.public_key()).serial_number(x509.random_serial_number())
@@ -87,20 +89,30 @@ def certificate(
     made = made.issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
     made = made.not_valid_before(now - datetime.timedelta(days=100)).not_valid_after(now + datetime.timedelta(days))
     made = made.add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+    if names:
+        made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     made = made.add_extension(identifier, critical=False)
     issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
     return made.add_extension(issuer_id, critical=False).sign(signer, hashes.SHA256())
 
 
-def files(folder: Path, ca: tuple[ec.EllipticCurvePrivateKey, x509.Certificate], name: str, days: int) -> trust.Trust:
-    """Certificate files signed by `ca`, valid for `days` more."""
+def files(
+    folder: Path,
+    ca: tuple[ec.EllipticCurvePrivateKey, x509.Certificate],
+    name: str,
+    days: int,
+    names: Sequence[x509.GeneralName] = (),
+    allowed: Sequence[str] = (),
+) -> trust.Trust:
+    """Certificate files signed by `ca`, valid for `days` more, for `names`; trusts those for `allowed`."""
     key = ec.generate_private_key(ec.SECP256R1())
-    (folder / f"{name}.pem").write_bytes(certificate(key, ca[0], name, "ca", days).public_bytes(Encoding.PEM))
+    made = certificate(key, ca[0], name, "ca", days, names=names)
+    (folder / f"{name}.pem").write_bytes(made.public_bytes(Encoding.PEM))
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (folder / f"{name}.key").write_bytes(private)
     (folder / f"{name}.ca").write_bytes(ca[1].public_bytes(Encoding.PEM))
-    return trust.from_files(*(str(folder / f"{name}.{kind}") for kind in ("pem", "key", "ca")))
+    return trust.from_files(*(str(folder / f"{name}.{kind}") for kind in ("pem", "key", "ca")), names=allowed)
 
 
 async def hello(how: trust.Trust, served: Served) -> None:
@@ -183,6 +195,96 @@ def test_certificates_that_are_not_good_are_refused(who: str, tmp_path: Path, ca
     (line,) = [record.getMessage() for record in caplog.records]
     expected = {"expired": "has expired", "foreign": "certificate", "none": "PEER_DID_NOT_RETURN_A_CERTIFICATE"}
     assert expected[who] in line
+
+
+WEB1, WEB2 = x509.DNSName("web1.shop.example"), x509.IPAddress(ipaddress.ip_address("2001:db8::2"))
+
+
+@pytest.mark.parametrize("allowed", [["*.shop.example", "2001:DB8:0::2"], ["WEB1.shop.example", "2001:db8::2", "x"]])
+def test_with_tls_names_certificates_for_them_are_trusted(allowed: list[str], tmp_path: Path) -> None:
+    async def check() -> None:
+        ca = authority("ca")
+        async with serving(files(tmp_path, ca, "one", 10, [WEB1], allowed)) as served:
+            _, writer = await links.dial(served.address, files(tmp_path, ca, "two", 10, [WEB2], allowed))
+            writer.write(b"hello")
+            assert await served.heard.get() == b"hello"
+            writer.transport.abort()
+
+    run(check())
+
+
+@pytest.mark.parametrize("names", [[], [x509.DNSName("mail.example")], [x509.DNSName("a.web1.shop.example")]])
+@pytest.mark.parametrize("who", ["who dials", "who is dialled"])
+def test_with_tls_names_others_are_strangers_on_both_sides(
+    who: str, names: list[x509.GeneralName], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Although the authority has signed their certificates."""
+    ca = authority("ca")
+    node = files(tmp_path, ca, "one", 10, [WEB1], ["*.shop.example"])
+    other = files(tmp_path, ca, "two", 10, names)  # which itself trusts anybody
+
+    async def check() -> None:
+        async with serving(other if who == "who is dialled" else node) as served:
+            if who == "who is dialled":
+                with pytest.raises(PermissionError, match="none of tls_names"):
+                    await links.dial(served.address, node)
+                assert served.heard.empty()
+            else:
+                with pytest.raises(OSError):  # noqa: PT011  # as above
+                    await hello(other, served)
+                await served.refused()
+
+    with caplog.at_level(logging.WARNING, "coopshm.cluster"):
+        run(check())
+    if who == "who dials":
+        assert "none of tls_names" in caplog.text
+
+
+def test_a_secret_is_changed_in_steps_at_each_of_which_all_trust_each_other() -> None:
+    old, new = SECRET, SECRET[::-1]
+    steps = [(old,), (old, new), (new, old), (new,)]
+    trusts = [trust.from_secret(first, "shop", *others) for first, *others in steps]
+
+    async def knows(one: trust.Trust, other: trust.Trust) -> bool:
+        async with serving(one) as served:
+            try:
+                _, writer = await links.dial(served.address, other)
+            except ssl.SSLCertVerificationError:
+                await served.refused()
+                return False
+            writer.write(b"hello")
+            assert await served.heard.get() == b"hello"
+            writer.transport.abort()
+            return True
+
+    async def check() -> None:
+        for at in range(len(steps)):
+            for to in range(len(steps)):
+                if abs(at - to) <= 1:
+                    assert await knows(trusts[at], trusts[to])
+        assert not await knows(trusts[0], trusts[3])
+
+    run(check())
+
+
+def test_what_is_trusted_may_change_for_those_who_come_later(trusted: trust.Trust) -> None:
+    later = trust.from_secret(SECRET[::-1], "shop")
+
+    async def check() -> None:
+        async with serving(trusted) as served:
+            _, early = await links.dial(served.address, trusted)
+            served.listener.trust = later
+            early.write(b"hello")
+            assert await served.heard.get() == b"hello"
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await links.dial(served.address, trusted)
+            _, late = await links.dial(served.address, later)
+            late.write(b"later")
+            assert await served.heard.get() == b"later"
+            for writer in (early, late):
+                writer.transport.abort()
+
+    run(check())
 
 
 def test_older_tls_is_refused(trusted: trust.Trust) -> None:
@@ -312,6 +414,12 @@ def test_secrets_are_long_and_private(tmp_path: Path) -> None:
         trust.read_secret(str(path))
     path.chmod(0o600)
     assert trust.read_secret(str(path)) == SECRET
+    path.write_bytes(b"\n " + SECRET + b" \r\n\n" + SECRET[::-1] + b"\n")
+    assert trust.read_secrets(str(path)) == [SECRET, SECRET[::-1]]
+    for bad in (b"", b"\n \n", SECRET + b"\n" + SECRET[:-1]):
+        path.write_bytes(bad)
+        with pytest.raises(ValueError, match="too short"):
+            trust.read_secrets(str(path))
     path.write_bytes(SECRET[:-1])
     with pytest.raises(ValueError, match="too short"):
         trust.read_secret(str(path))
