@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,8 @@ __all__ = ["Engine", "why_none"]
 
 _PORT = 6379
 _WATCHDOG = 20.0
+#: Seconds without news.
+_STILL = 0.3
 #: Where `make tools` unpacks what is not installed.
 _UNPACKED = Path(__file__).parents[2] / "build" / "tools" / "usr" / "bin"
 
@@ -86,6 +89,12 @@ class Engine:
     def usage(self) -> int:
         """Bytes that all keys take, as MEMORY USAGE has it."""
         return sum(self._client.memory_usage(key, 0) for key in self._client.scan_iter())
+
+    def wait_still(self) -> None:
+        """Return once nothing more is stored: sidecars hand entries on after they were stored on their hosts."""
+        last = -1
+        while last != (last := self.usage()):
+            time.sleep(_STILL)
 
     def end(self) -> None:
         """Its host has ended."""
