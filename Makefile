@@ -21,7 +21,7 @@ C_TESTS := $(patsubst tests/csrc/%.c,%,$(sort $(wildcard tests/csrc/test_*.c)))
 help: ## print this
 	@echo "targets:"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do \
-	    printf '  %-10s %s\n' "$$name" "$$text"; done
+	    printf '  %-12s %s\n' "$$name" "$$text"; done
 
 # ---- the environment
 
