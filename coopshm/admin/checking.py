@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import grp
+import importlib.util
 import os
 import pwd
 import sys
@@ -51,7 +52,9 @@ def mistakes(table: Mapping[str, object]) -> list[str]:
 
 
 def host_mistakes(config: Config, imports: bool) -> Iterator[str]:
-    """Yield what this host lacks: users, groups, packages; with `imports`, modules of the application."""
+    """Yield what this host lacks: users, groups, packages, files of the cluster; with `imports`, the application's
+    modules."""
+    yield from cluster_mistakes(config)
     for cache in config.caches.values():
         at = f"caches.{cache.name if '.' not in cache.name else repr(cache.name)}"
         if isinstance(cache.user, str) and not _exists(pwd.getpwnam, cache.user):
@@ -70,6 +73,22 @@ def host_mistakes(config: Config, imports: bool) -> Iterator[str]:
                 yield str(exc)
 
 
+def cluster_mistakes(config: Config) -> Iterator[str]:
+    """Yield what a sidecar would refuse to start with. Not where its packages are missing: there is none in here."""
+    if config.cluster is None or not _has_cluster():
+        return
+    from ..cluster.settings import parse
+
+    try:
+        parse(config)
+    except ConfigError as exc:
+        yield str(exc).removeprefix(f"{config.source}: ")
+
+
+def _has_cluster() -> bool:
+    return all(importlib.util.find_spec(package) for package in ("msgspec", "cryptography"))
+
+
 def _exists(look: Callable[[str], object], name: str) -> bool:
     try:
         look(name)
@@ -80,7 +99,7 @@ def _exists(look: Callable[[str], object], name: str) -> bool:
 
 @click.group("config")
 def _config() -> None:
-    """What the configuration says."""
+    """Check the configuration, and show it: `config check`."""
 
 
 @_config.command("check")
@@ -95,11 +114,12 @@ def _config() -> None:
 @json_option
 @click.pass_obj
 def _check(session: Session, path: str | None, imports: bool) -> None:
-    """Print the configuration as it takes effect, or all that is wrong with it.
+    """Print the configuration, or all that is wrong with it.
 
-    PATH is a configuration file; without it, it is the one that any other command would take. Defaults are filled in,
-    and the environment is taken into account. Users, groups and packages that this host lacks are mistakes as well.
-    Exit status 1 when there are any.
+    It is shown as it takes effect: defaults are filled in, and the environment is taken into account. PATH is a
+    configuration file; without it, it is the one that any other command would take. Users, groups and packages that
+    this host lacks are mistakes as well, and so is what coopshm-sidecar could not use of [cluster]: run it as the same
+    user. Exit status 1 when there are any.
     """
     source = path or session.config_path
     try:
@@ -128,7 +148,10 @@ def _check(session: Session, path: str | None, imports: bool) -> None:
         Table([cache.name, ""], [[name, Cell(value)] for name, value in _rows(cache)], "ll")
         for cache in (config.caches.values() if not config.implicit else [CacheConfig("NAME")])
     ]
-    cluster = [Line(f"cluster    {', '.join(config.cluster) or 'empty'}")] if config.cluster is not None else []
+    cluster = []
+    if config.cluster is not None:
+        unchecked = "" if _has_cluster() else " (not checked: coopshm[cluster] is not installed here)"
+        cluster.append(Line(f"cluster    {', '.join(config.cluster) or 'empty'}{unchecked}"))
     session.print(document, *lines, *cluster, *(block for table in tables for block in (Line(""), table)))
 
 

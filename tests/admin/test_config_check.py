@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from coopshm.admin.checking import mistakes
+from coopshm.admin.cli import cli
 from coopshm.config import CacheConfig
 from tests.admin.command import USAGE
 
@@ -18,7 +19,8 @@ def write(directory: Path, text: str) -> None:
 
 def test_the_settings_are_shown_with_their_defaults(admin) -> None:
     write(
-        admin.directory, "namespace = 'x'\n[caches.a]\nmemory_limit = '8 MiB'\nversion = '7'\n[cluster]\nlisten = ':1'"
+        admin.directory,
+        "namespace = 'x'\n[caches.a]\nmemory_limit = '8 MiB'\nversion = '7'\n[cluster]\nlisten = '[::1]:1'",
     )
     done = admin.run("config", "check")
     assert (done.returncode, done.stderr) == (0, "")
@@ -29,7 +31,7 @@ def test_the_settings_are_shown_with_their_defaults(admin) -> None:
     assert ["version", '"7"'] in rows
     assert ["hot_objects", "true"] in rows
     document = json.loads(admin.run("config", "check", "--json").stdout)
-    assert (document["namespace"], document["errors"], document["cluster"]) == ("x", [], {"listen": ":1"})
+    assert (document["namespace"], document["errors"], document["cluster"]) == ("x", [], {"listen": "[::1]:1"})
     settings = CacheConfig("a", "8 MiB", version="7")._asdict()
     assert document["caches"] == {"a": {**{k: v for k, v in settings.items() if k != "name"}, "mode": "0600"}}
 
@@ -93,6 +95,30 @@ def test_what_the_host_lacks_is_a_mistake(admin) -> None:
     (admin.directory / "app.py").write_text("def f(version): ...\n")
     errors = json.loads(admin("config check --import --json").stdout)["errors"]
     assert [text.split(": ")[0] for text in errors] == ["caches.'y.z'.serializer", "caches.'y.z'.on_reset"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("lissten = '127.0.0.1:1'", "cluster.lissten: there is no such setting"),
+        ("nodes = 'web1:1'", "cluster.nodes: 'web1:1' is not allowed"),
+        ("secret_file = 'nowhere'", "cluster.secret_file: "),
+    ],
+)
+def test_what_a_sidecar_would_refuse_is_a_mistake(admin, line, said) -> None:
+    write(admin.directory, f"[caches.x]\n[cluster]\n{line}")
+    document = json.loads(admin("config check --json").stdout)
+    assert document["source"] == str(admin.directory / "coopshm.toml")
+    (error,) = document["errors"]
+    assert error.startswith(said)
+
+
+def test_without_the_sidecars_packages_its_table_is_not_checked(admin, monkeypatch, capsys) -> None:
+    write(admin.directory, "[cluster]\nlissten = 3")
+    monkeypatch.setattr("coopshm.admin.checking._has_cluster", lambda: False)
+    monkeypatch.chdir(admin.directory)
+    cli(["config", "check"], standalone_mode=False)
+    assert "cluster    lissten (not checked: coopshm[cluster] is not installed here)" in capsys.readouterr().out
 
 
 def test_a_file_that_is_none_is_one_mistake(admin) -> None:
