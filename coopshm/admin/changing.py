@@ -82,7 +82,7 @@ def _parse_time(_ctx: click.Context, _param: click.Parameter, text: str | None) 
 @json_option
 @click.pass_obj
 def _reset(session: Session, name: str, version: object, wait: float | None, no_callback: bool) -> None:
-    r"""Invalidate cache NAME as a whole, on this host and in its cluster.
+    """Invalidate all of cache NAME, on this host and in its cluster.
 
     When this has returned, no process returns anything that was computed before, and computations under way are done
     again. A reset to the version that the cache has does nothing.

@@ -73,6 +73,7 @@ What is shown on a terminal in colours is plain text in a pipe, and one JSON doc
     help="Configuration. Default: the file that $COOPSHM_CONFIG names, else ./coopshm.toml if there is one.",
 )
 @namespace_option
+@click.version_option(package_name="coopshm", message="%(prog)s %(version)s")
 @click.option("--json", "as_json", is_flag=True, help=f"{JSON_HELP} Also after the command.")
 @click.pass_context
 def cli(ctx: click.Context, config_path: str | None, namespace: str | None, as_json: bool) -> None:
@@ -92,12 +93,15 @@ def cli(ctx: click.Context, config_path: str | None, namespace: str | None, as_j
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def _completion(shell: str) -> None:
-    r"""Print the script that has SHELL complete commands, options and the names of caches.
+    """Print the script that has SHELL complete what is typed.
+
+    That is commands, options, and the names of caches and namespaces.
 
     \b
-    bash:  eval "$(coopshm-admin completion bash)"                    in ~/.bashrc
-    zsh:   eval "$(coopshm-admin completion zsh)"                     in ~/.zshrc, after compinit
-    fish:  coopshm-admin completion fish > ~/.config/fish/completions/coopshm-admin.fish
+    in ~/.bashrc:                eval "$(coopshm-admin completion bash)"
+    in ~/.zshrc, after compinit: eval "$(coopshm-admin completion zsh)"
+    once, for fish:
+      coopshm-admin completion fish > ~/.config/fish/completions/coopshm-admin.fish
     """
     kind = get_completion_class(shell)
     assert kind is not None

@@ -142,7 +142,7 @@ def _keys(
     reverse: bool,
     limit: int | None,
 ) -> None:
-    """List the keys of cache NAME, with the size and format of their values.
+    """List the keys of cache NAME, with the size of each value.
 
     Keys are written as Python literals; long ones are shortened, except with --json, and so that each can be given to
     `get` as it stands. Filters look at the whole key, and all that are given must hold.
@@ -215,7 +215,7 @@ def _begins_with(data: bytes, prefix: str) -> bool:
 @click.option(
     "--trust",
     is_flag=True,
-    help="Decode the value even where decoding may run code that somebody else has put there: see below.",
+    help="Decode the value even where decoding may run code that somebody else has put there: see above.",
 )
 @click.option(
     "--limit",
@@ -228,7 +228,7 @@ def _begins_with(data: bytes, prefix: str) -> bool:
 @json_option
 @click.pass_obj
 def _get(session: Session, name: str, key: str, text: bool, raw: bool, trust: bool, limit: int) -> None:
-    r"""Print the value that cache NAME has stored for KEY.
+    """Print the value that cache NAME has stored for KEY.
 
     KEY is a Python literal, as `keys` writes it; what is no literal is a string. So 42 is a number, '42' (with
     quotes, which the shell must not take away) or --text 42 a string, and ('product', 42) a tuple.

@@ -132,9 +132,10 @@ def _stats_cell(field: str, value: object) -> str:
 @json_option
 @click.pass_obj
 def _flights(session: Session, name: str) -> None:
-    """List the computations in flight in cache NAME, the oldest first.
+    """List the computations in flight in cache NAME.
 
-    One that is not attended has lost its owner: who waits for its key, or asks for it next, takes it over.
+    The oldest comes first. One that is not attended has lost its owner: who waits for its key, or asks for it next,
+    takes it over.
     """
     place = session.place(name)
     flights = sorted(segments.attach(place).flights(), key=lambda flight: flight.started_ns)

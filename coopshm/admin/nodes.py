@@ -21,10 +21,11 @@ _STYLES = {"live": "good", "away": "bad", "failing": "bad", "behind": "warn"}
 @json_option
 @click.pass_obj
 def _cluster(session: Session, name: str) -> None:
-    """Show the other nodes of cache NAME's cluster, as this host's sidecar knows them.
+    """Show the other nodes of cache NAME's cluster.
 
-    A node is `live`; `behind`: it has not come to this host's last reset; `failing`: its on_reset callback raises, and
-    is tried again; `absent`: it runs, and does not have the cache; `away`: it is not connected.
+    That is what this host's sidecar knows of them. A node is `live`; `behind`: it has not come to this host's last
+    reset; `failing`: its on_reset callback raises, and is tried again; `absent`: it runs, and does not have the cache;
+    `away`: it is not connected.
     """
     place = session.place(name)
     segment = segments.attach(place)

@@ -49,9 +49,9 @@ def _names(_ctx: click.Context, _param: click.Parameter, names: tuple[str, ...])
 )
 @click.pass_obj
 def _metrics(session: Session, names: tuple[str, ...], everywhere: bool, format: str) -> None:
-    """Print the metrics of caches NAME..., or of all caches, as a monitoring system reads them.
+    """Print metrics of caches, as a monitoring system reads them.
 
-    One that cannot be read is down (coopshm_up); stderr says why.
+    Those of caches NAME, or of all. One that cannot be read is down (coopshm_up); stderr says why.
 
     Needs the package prometheus_client: pip install 'coopshm[metrics]'. For something that is scraped, see serve;
     for a file that node_exporter picks up, write this into its directory (under another name, then renamed).
@@ -134,10 +134,11 @@ def _serve(
     allow_remote: bool,
     allowed: tuple[str, ...],
 ) -> None:
-    """Serve a page that shows all caches live, and /metrics for Prometheus, until interrupted.
+    """Serve a page that shows all caches live, and /metrics.
 
-    Its address is printed when it can be asked for. It is for looking only: nothing on it changes anything. Users of
-    this host other than yours and root get /metrics, but not the page.
+    Until it is interrupted; /metrics is for Prometheus. The address is printed when it can be asked for. The page is
+    for looking only: nothing on it changes anything. Users of this host other than yours and root get /metrics, but not
+    the page.
     """
     if not (listen.is_loopback or allow_remote):
         raise click.UsageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version as release
 
 import pytest
 
@@ -95,6 +96,17 @@ def test_every_command_and_option_is_explained(admin) -> None:
         done = admin.run(*name.split(), "--help")
         assert done.returncode == 0
         assert len(done.stdout.splitlines()) > 5
+        assert "\\b" not in done.stdout, "click's mark for lines that are not to be joined"
+
+
+def test_every_command_is_said_in_one_line(admin) -> None:
+    for group in ([], ["config"]):
+        commands = admin.run(*group, "--help").stdout.split("Commands:\n")[1].split("\n\n")[0].splitlines()
+        assert [line for line in commands if not line.endswith(".") or line.endswith("...")] == []
+
+
+def test_it_says_which_release_it_is(admin) -> None:
+    assert admin.run("--version").stdout == f"coopshm-admin {release('coopshm')}\n"
 
 
 def complete(admin, *words: str) -> list[str]:

@@ -52,12 +52,12 @@ def examine(config: Config, host: Host) -> Iterator[Finding]:
 @json_option
 @click.pass_obj
 def _doctor(session: Session, quiet: bool) -> None:
-    """Examine this host for what keeps caches from working as configured, with a remedy for each finding.
+    """Find what keeps caches of this host from working.
 
-    That is: the mount and size of /dev/shm, and the memory cgroup, beside the sum of what all caches may take; whether
-    systemd removes objects of users who log out (RemoveIPC); kernel, libc and limits; objects of dead deployments, of
-    other releases, of wrong owners or modes, damaged or removed under their processes; caches that are full, or held up
-    by a stopped process. Exit status 1 when there are errors or warnings.
+    Each finding comes with a remedy. Looked at are the mount and size of /dev/shm and the memory cgroup, beside the sum
+    of what all caches may take; whether systemd removes objects of users who log out (RemoveIPC); kernel, libc and
+    limits; objects of dead deployments, of other releases, of wrong owners or modes, damaged or removed under their
+    processes; caches that are full, or held up by a stopped process. Exit status 1 when there are errors or warnings.
 
     Run it where the server runs: in its container, with its configuration, as its user or as root (root sees the
     caches of all users). It changes nothing and is in nobody's way.
