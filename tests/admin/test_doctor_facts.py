@@ -57,6 +57,11 @@ def test_dev_shm_must_be_a_tmpfs_that_can_be_written(host, type, options, level)
     assert levels(findings)[0] == ("shm-mount", level)
 
 
+def test_no_mode_is_blamed_for_a_dev_shm_that_is_read_only(host) -> None:
+    findings = memory.check_mount(host({"proc/self/mountinfo": MOUNTS.format(type="tmpfs", options="ro")}))
+    assert levels(findings) == [("shm-mount", ERROR)]
+
+
 def test_what_is_mounted_is_found_by_the_longest_path(host) -> None:
     there = host({"proc/self/mountinfo": MOUNTS.format(type="tmpfs", options="rw")})
     assert [there.mount_of(path).point for path in ("/dev/shm", "/dev/shm/x", "/dev/shmx", "/dev/shm two", "/x")] == [

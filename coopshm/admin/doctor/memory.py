@@ -45,6 +45,7 @@ def check_mount(host: Host, shm: str = SHM) -> Iterator[Finding]:
         yield Finding("shm-mount", ERROR, f"{shm} is no tmpfs but lies on {mount.type}", remount, shm)
     elif "ro" in mount.options:
         yield Finding("shm-mount", ERROR, f"{shm} is read-only", f"mount -o remount,rw {shm}", shm)
+        return  # so nobody may create anything, whatever the mode
     elif mount.type == "ramfs":
         text = f"{shm} is a ramfs, which takes all memory of the host before it is full"
         yield Finding("shm-mount", WARNING, text, remount, shm)

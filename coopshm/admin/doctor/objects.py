@@ -17,7 +17,7 @@ from ...errors import CoopshmError, LayoutError, OwnershipError
 from ...objects import SHM, Place
 from ...observe import MissingError, UnfinishedError, attach, path
 from ...stats import Stats, collect
-from ..text import size
+from ..text import count, size
 from .finding import ERROR, NOTE, OK, WARNING, Finding
 from .host import Host, user_name
 from .memory import Need
@@ -208,11 +208,17 @@ def _check_stats(stats: Stats, known: Known, settings: CacheConfig | None, name:
             text = f"{amount} calls were answered without the cache, since {what} (counted since it was created)"
             yield Finding("bypasses", NOTE, text, remedy, name)
     if known.used and not stats.full:
-        yield Finding("cache", OK, f"{stats.processes} processes, {stats.entries} entries", "", name)
+        yield Finding(
+            "cache", OK, f"{_processes(stats.processes)}, {count(stats.entries, 'entry', 'entries')}", "", name
+        )
 
 
 def _taken(known: Known) -> int:
     return known.status.st_blocks * 512
+
+
+def _processes(number: int) -> str:
+    return count(number, "process", "processes")
 
 
 def check_removed(host: Host) -> Iterator[Finding]:
@@ -224,13 +230,14 @@ def check_removed(host: Host) -> Iterator[Finding]:
         listed = ", ".join(map(str, pids[:5])) + (", ..." if len(pids) > 5 else "")
         if destroyed:
             text = (
-                f"{len(pids)} processes ({listed}) still have the destroyed object open; it goes with their next call"
+                f"{_processes(len(pids))} ({listed}) still {'has' if len(pids) == 1 else 'have'} the destroyed object "
+                f"open; it goes with the next call there"
             )
             yield Finding("removed", NOTE, text, "", f"{SHM}/{name}")
         else:
             text = (
-                f"{len(pids)} processes ({listed}) work in an object that was removed from {SHM}; a reset elsewhere "
-                f"does not reach them until they notice"
+                f"{_processes(len(pids))} ({listed}) at work in an object that was removed from {SHM}; a reset "
+                f"elsewhere does not count there until that is noticed"
             )
             remedy = "destroy caches by coopshm-admin rather than rm; look for RemoveIPC; restart them if they stay"
             yield Finding("removed", WARNING, text, remedy, f"{SHM}/{name}")
