@@ -205,7 +205,7 @@ async def _run(frame: Frame, fn: Callable[[], Awaitable[object]]) -> object:
         frames.set((*outer, frame))
         made = fn()
         if not inspect.isawaitable(made):
-            raise TypeError(f"acached() takes a coroutine function; {shorten(fn)} returned a {type_name(type(made))}")
+            raise TypeError(f"acached() takes a coroutine function; {shorten(fn)} returned {type_name(type(made))}")
         return await made
     except Exception as exc:  # noqa: BLE001  # it is raised in the end
         return Raised(exc)

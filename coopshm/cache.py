@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar, cast, overload
 
 from . import _codes, events, keys
+from .errors import shorten
 from .hot import MISSING
 from .limits import Limit, OnTimeout, check_timeout
 from .once import TIMED_OUT, Frame, Raised, Run, Steps, Wait, frames, returned, steps, timed_out
@@ -234,7 +235,12 @@ class Cache(Store):
         """Have `hook(version)` called in this process after each reset, before the process computes anything new.
 
         Calls of the cache wait for it. If it raises, the call that ran it raises, and the next one tries again.
+
+        Raises:
+            TypeError: `hook` cannot be called.
         """
+        if not callable(hook):  # else a call of the cache would say so, in any thread, after the next reset
+            raise TypeError(f"on_reset() takes a function of the version, not {shorten(hook)}")
         self._attachment.add_hook(hook)
 
     # ---- looking on

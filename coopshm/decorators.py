@@ -9,6 +9,7 @@ from typing import NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from ._front import Memo, cached
 from .config import check_name
+from .errors import shorten
 from .limits import OnTimeout, check_on_timeout, check_timeout
 
 __all__ = ["Memoized", "memoize"]
@@ -56,10 +57,13 @@ def memoize(
 
     Raises:
         ConfigError: `name` cannot be a name; `timeout` or `on_timeout` is none.
+        TypeError: there is no name; or what is decorated has none.
         InvalidKeyError: by a call, when an argument cannot be part of a key.
     """
     import inspect  # large, and not needed by who decorates nothing
 
+    if callable(name):
+        raise TypeError('memoize() takes the name of a cache: write @coopshm.memoize("NAME")')
     check_name(name)
     limits = _Limits(
         None if timeout is None else check_timeout(timeout),
@@ -67,6 +71,10 @@ def memoize(
     )
 
     def decorate(function: Callable[P, R]) -> Memoized[P, R]:
+        if not hasattr(function, "__qualname__"):
+            raise TypeError(
+                f"memoize() decorates functions, which have a name for the key; {shorten(function)} has none"
+            )
         kind: Callable[..., Callable[..., object]] = (
             _coroutine_function if inspect.iscoroutinefunction(function) else _Function
         )

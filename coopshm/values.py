@@ -30,6 +30,7 @@ from __future__ import annotations
 import pickle
 import struct
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from . import arrays
@@ -337,8 +338,9 @@ def _as_bytes(data: object, name: str) -> memoryview:
 
 
 def _not_encoded(value: object, name: str, exc: Exception) -> EncodeError:
+    remedy = "; coroutine functions are for acached()" if isinstance(value, CoroutineType) else ""
     return EncodeError(
-        f"serializer {name} cannot encode a value of type {type_name(type(value))}: {type(exc).__name__}: {exc}"
+        f"serializer {name} cannot encode a value of type {type_name(type(value))}: {type(exc).__name__}: {exc}{remedy}"
     )
 
 

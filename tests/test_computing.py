@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import re
 import signal
 import threading
@@ -66,7 +67,7 @@ async def _coroutine() -> str:
 
 
 @pytest.mark.parametrize("fn", [_generator, _file, _coroutine])
-def test_what_cannot_be_stored_is_returned_each_time_anew_and_counted(cache, fn) -> None:
+def test_what_cannot_be_stored_is_returned_each_time_anew_and_counted(cache, fn, caplog) -> None:
     c = cache()
     first, second = c.cached("k", fn), c.cached("k", fn)
     assert first is not second
@@ -74,6 +75,8 @@ def test_what_cannot_be_stored_is_returned_each_time_anew_and_counted(cache, fn)
     assert c.get("k", "absent") == "absent"
     for made in (first, second):
         made.close()
+    (told,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert ("coroutine functions are for acached()" in told) == (fn is _coroutine)
     assert clean(c)
 
 

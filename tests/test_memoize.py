@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 from typing import Any
 
@@ -119,6 +120,10 @@ def test_wrong_calls_are_type_errors_and_exceptions_are_the_functions(calls) -> 
         divide([], 1)  # type: ignore[arg-type]
     with pytest.raises(coopshm.ConfigError):
         coopshm.memoize("not/a name")
+    with pytest.raises(TypeError, match=r'write @coopshm.memoize\("NAME"\)'):
+        coopshm.memoize(len)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="decorates functions"):
+        coopshm.memoize("c")(functools.partial(len))
 
 
 def test_an_unknown_cache_is_named_at_the_first_call(calls) -> None:

@@ -345,6 +345,14 @@ def test_the_resetting_process_has_run_its_hooks_when_reset_returns(cache) -> No
     assert seen == ["a"]
 
 
+def test_what_cannot_be_called_is_no_hook(cache) -> None:
+    c = cache()
+    with pytest.raises(TypeError, match=r"takes a function of the version, not 'shop\.data:reload'"):
+        c.on_reset("shop.data:reload")  # type: ignore[arg-type]
+    c.reset("a")
+    assert c.cached("k", lambda: "computed") == "computed"
+
+
 def test_a_hook_may_ask_the_cache_and_other_threads_wait_for_it(cache) -> None:
     c = cache()
     source = {"table": 0}
