@@ -295,7 +295,9 @@ def _parse_mode(mode: object, where: str) -> int:
     if type(bits) is int and bits & 0o007:
         # P9: what may write a segment chooses the values that its users see, and pickled values can run code.
         hint = f"nobody but the owner and the group may have access, or anyone could change the values; {hint}"
-    raise not_allowed(where, f"{bits} = {bits:#o}" if type(bits) is int else mode, hint)
+    if type(bits) is int:
+        raise ConfigError(f"{where}: {bits}, which is {bits:#o}, is not allowed: {hint}")
+    raise not_allowed(where, mode, hint)
 
 
 class Config(NamedTuple):

@@ -33,7 +33,7 @@ def check_timeout(value: object, where: str = "timeout") -> float:
             seconds = math.inf if value > 0 else -math.inf
         if seconds >= 0:  # NaN is not
             return seconds
-    raise not_allowed(where, value, "write a number of seconds, from 0; float('inf') is without limit")
+    raise not_allowed(where, value, "write a number of seconds, from 0; inf is without limit")
 
 
 def check_on_timeout(value: object, where: str = "on_timeout") -> OnTimeout:

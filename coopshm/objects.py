@@ -5,6 +5,7 @@ The only importer of posix_ipc. Nothing here looks inside an object.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -55,7 +56,7 @@ def open_object(name: str, label: str, config: CacheConfig, create: bool, check_
                 raise FileNotFoundError(f"{label}: there is no such segment") from None
         except (posix_ipc.PermissionsError, PermissionError):
             raise OwnershipError(
-                f"{label}: it belongs to another user and may not be opened; set `user` or `group` for the cache, or "
+                f"{label}: it belongs to {_whose(name)} and may not be opened; set `user` or `group` for the cache, or "
                 f"use another namespace"
             ) from None
         except (OSError, ValueError) as exc:  # posix_ipc says ValueError for a directory
@@ -78,7 +79,8 @@ def open_object(name: str, label: str, config: CacheConfig, create: bool, check_
         except (posix_ipc.PermissionsError, PermissionError):
             raise OwnershipError(f"{label}: no permission to create it in /dev/shm") from None
         except OSError as exc:
-            raise NoSpaceError(f"{label}: cannot be created in /dev/shm: {exc.strerror or exc}") from exc
+            remedy = "; mount -o remount,rw /dev/shm" if exc.errno == errno.EROFS else ""
+            raise NoSpaceError(f"{label}: cannot be created in /dev/shm: {exc.strerror or exc}{remedy}") from exc
         try:
             _hand_over(fd, label, config)
         except BaseException:
@@ -86,6 +88,19 @@ def open_object(name: str, label: str, config: CacheConfig, create: bool, check_
             posix_ipc.unlink_shared_memory(name)
             raise
         return int(fd)
+
+
+def _whose(name: str) -> str:
+    """Name the user of an object that may not be opened."""
+    import pwd
+
+    try:
+        uid = os.stat(SHM + name).st_uid
+        return f"user {pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
+    except OSError:
+        return "another user"
 
 
 def _hand_over(fd: int, label: str, config: CacheConfig) -> None:

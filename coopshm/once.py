@@ -188,8 +188,8 @@ def timed_out(store: Store, data: bytes, limit: Limit, origin: Origin | None = N
     if not limit.computes:
         raise WaitTimeout(
             f"{segment.label}: key {keys.preview(data)}: another computation of it has taken longer than the"
-            f" {limit.seconds:g} s that this call was to wait; see who computes with: coopshm-admin flights; a stopped"
-            f" process looks like a slow function; on_timeout='compute' answers without the cache instead"
+            f" {limit.seconds:g} s that this call was to wait; coopshm-admin flights {store.name} shows who does;"
+            f" a stopped process looks like a slow function; on_timeout='compute' answers without the cache instead"
         )
     return (yield from _bypass(store, _BYPASS_TIMEOUT, data, origin))
 

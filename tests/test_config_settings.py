@@ -225,4 +225,4 @@ def test_any_other_mode_is_refused(mode):
 
 
 def test_a_mode_in_decimal_is_refused_with_what_it_means():
-    assert "600 = 0o1130" in refusal_of("mode", 600)
+    assert "600, which is 0o1130, is not allowed" in refusal_of("mode", 600)

@@ -146,7 +146,7 @@ def test_it_raises_or_computes_and_the_owners_value_is_stored(cache, owner, way,
     c = cache()
     other = owner(_key(way))
     call = _callers(c)[way]
-    with pytest.raises(coopshm.WaitTimeout, match=r"cache 'c'.*'k'.*on_timeout='compute'"):
+    with pytest.raises(coopshm.WaitTimeout, match=r"cache 'c'.*'k'.*coopshm-admin flights c .*on_timeout='compute'"):
         call(_fail, timeout=timeout)
     assert call(lambda: "mine", timeout=timeout, on_timeout="compute") in ("mine", b"mine")
     with pytest.raises(LookupError, match="of fn"):

@@ -109,4 +109,5 @@ def test_others_are_refused(admin, user, namespace) -> None:
             check=False,
         )
         assert (done.returncode, done.stdout) == (DENIED, ""), done
+        assert f"uid {user.uid})" in done.stderr or f"belongs to uid {user.uid} " in done.stderr, "whom to ask"
     assert owners(namespace)[f"coopshm:{namespace}:c"][0] == user.uid
