@@ -202,6 +202,8 @@ class Judge:
     def _judge_cluster(self, group: list[Computation]) -> None:
         for begin, end in self._h.wholes:
             within = [made for made in group if made.asked >= begin and made.end <= end]
+            # What was asked for while something was wrong may have no lease; and it may be taken over later.
+            tainted = any(made.asked < begin < made.end for made in group)
             for before, after in itertools.pairwise(within):
                 if before.host == after.host:
                     continue
@@ -213,6 +215,8 @@ class Judge:
                     self.again_in_cluster[_CODES[before.code]] += 1
                 elif after.nested and overlap:
                     self.again_in_cluster["nested"] += 1
+                elif tainted:
+                    self.again_in_cluster["begun when something was wrong"] += 1
                 elif self._is_reset(after.cache, after.stamp, before.at, after.at):
                     self.again_in_cluster["a reset on its way"] += 1
                 elif any(

@@ -2,8 +2,9 @@
 
 wrong    one to three faults at the same time, while workers call, reset, are killed and stopped
 mended   no resets, nobody killed: the nodes come to one stamp and take each other to be live; what one host
-         computes, all have; what all ask for at once is computed once
-whole    workers go on, reset, and are killed now and then, with nothing else wrong: once in the cluster
+         computes, all come to have
+whole    what all ask for at once is computed once; workers go on, reset, and are killed now and then, with nothing else
+         wrong: once in the cluster
 """
 
 from __future__ import annotations
@@ -133,8 +134,9 @@ class Run:
         mended = time.monotonic()
         self._be_well()
         self.waits.append(time.monotonic() - mended)
+        self._come_through()
         with self._whole():
-            self._probe()
+            self._ask_at_once()
             self._control.resets = True
             pests.set(Pests.KILLS)
             time.sleep(min(self._rng.expovariate(0.6), 4.0))
@@ -183,16 +185,18 @@ class Run:
                 raise Failed(f"the nodes are not well {WATCHDOG:g} s after all was mended: {found}")
             time.sleep(0.05)
 
-    def _probe(self) -> None:
-        """What one host computes comes to all; what all ask for at once is computed once (the judge looks)."""
+    def _come_through(self) -> None:
+        """What one host computes comes to all. A link that was mended may take seconds until it is found to be so."""
+        for host in self.hosts:
+            self.probes += 1
+            key = f"probe {self.probes}"
+            made = host.ask("call", cache="roomy", key=key, how="cached")  # in the other there may be no room
+            for other in self.hosts:
+                self._until_there(other, "roomy", key, made["id"])
+
+    def _ask_at_once(self) -> None:
+        """What all ask for at once is computed once: the judge looks."""
         for cache in goods.MANY:
-            for host in self.hosts:
-                self.probes += 1
-                key = f"probe {self.probes}"
-                made = host.ask("call", cache=cache, key=key, how="cached")
-                if cache == "roomy":  # in the other there may be no room
-                    for other in self.hosts:
-                        self._until_there(other, cache, key, made["id"])
             self.probes += 1
             key = f"probe {self.probes}"
             self._all(lambda host, cache=cache, key=key: host.ask("call", cache=cache, key=key, how="cached"))

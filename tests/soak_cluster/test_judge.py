@@ -207,6 +207,21 @@ def test_what_the_documentation_excepts_is_counted(why: str) -> None:
     assert judge.again_in_cluster[why] == 1
 
 
+def test_what_was_begun_when_something_was_wrong_may_be_taken_over_later() -> None:
+    events = [
+        *changed(lambda e: of(e, "whole").update(begin=3600)),
+        computes("n1/1/2", 3500, ONE, key=8),
+        computes("n2/1/2", 3650, ONE, key=8),
+        computed("n2/1/2", 3660),
+        computed("n1/1/2", 3670, "alone"),
+        computes("n1/3/1", 3680, ONE, key=8, asked=3610),
+        computed("n1/3/1", 3690),
+    ]
+    judge = judged(events)
+    assert judge.violations == []
+    assert judge.again_in_cluster["begun when something was wrong"] == 1
+
+
 @pytest.mark.parametrize("known", ["finished", "cut short"])
 def test_a_reset_on_its_way_has_what_was_waited_for_computed_again(known: str) -> None:
     events = [
