@@ -123,7 +123,17 @@ def passing(segment: SidecarSegment, flight: int, serial: int, entry: Entry) -> 
 
 
 def flip(at: Attached, config: CacheConfig, stamp: Stamp, instead_of: Standing) -> None:
-    """What Host.adopt promises. One resetter at a time on the host, be it a worker."""
+    """What Host.adopt promises. One resetter at a time on the host, be it a worker.
+
+    The caller has called `at.segment.keep()`: the host may be stopped meanwhile, and a callback may take long.
+    """
+    try:
+        _flip(at, config, stamp, instead_of)
+    finally:
+        at.segment.let_go()
+
+
+def _flip(at: Attached, config: CacheConfig, stamp: Stamp, instead_of: Standing) -> None:
     segment = at.segment
     try:
         locked = lock_resets(segment.segment, config.on_reset is not None, _RESET_PATIENCE)

@@ -289,6 +289,7 @@ class SegmentHost:
         # Until the caller goes on, in the same step of the loop, nobody is told of the new standing: the relay has
         # to note first what the adopted stamp includes, or it would take it for a reset that a worker made.
         self._adopting = True
+        at.segment.keep()
         try:
             await asyncio.to_thread(flip, at, self._config, stamp, instead_of)
         finally:

@@ -86,7 +86,7 @@ class SidecarSegment:
         self._found = ffi.new("csm_relay_entry_view *")
         self._position = ffi.new("uint64_t *")
         self._lock = threading.Lock()
-        self._views = 0  # payloads that live
+        self._views = 0  # payloads that live, and calls in other threads (`keep`)
         self._closed = False
         self.generation = segment.generation
         self.stamp = segment.stamp
@@ -112,6 +112,14 @@ class SidecarSegment:
 
     def _dropped(self, view: Any) -> None:
         lib.csm_view_release(view)
+        self.let_go()
+
+    def keep(self) -> None:
+        """Have row and memory stay after `close`, until as many calls of `let_go`."""
+        with self._lock:
+            self._views += 1
+
+    def let_go(self) -> None:
         with self._lock:
             self._views -= 1
             last = self._closed and self._views == 0

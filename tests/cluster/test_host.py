@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from typing import Any
 
 import pytest
 
 import coopshm
+from coopshm.cluster import attached
 from coopshm.cluster.relay import (
     Delivered,
     Ended,
@@ -26,6 +28,7 @@ from coopshm.failures import encode_failure
 from coopshm.values import codec
 from tests.conftest import clean
 from tests.loops import go, until
+from tests.procs import WATCHDOG
 
 from .hosting import LONG, encoded, hosted, sidecar, worker
 
@@ -273,18 +276,21 @@ def test_each_grant_has_an_end_also_one_that_comes_too_late(conf, tally) -> None
 
 def test_what_is_granted_to_a_worker_that_waits_no_more_has_the_end_of_its_computation(conf, tally) -> None:
     async def main() -> None:
-        w = await worker(conf, tally)
-        async with hosted(conf, lease_timeout=0.2) as (host, heard):
+        waits, hurries = await worker(conf, tally), await worker(conf, tally)
+        async with hosted(conf) as (host, heard):
             at = host._at
             assert at is not None
-            at.segment.grant = lambda *_: False  # it comes between the worker's taking over and the next look
-            heard.answer = host.grant
-            assert await w.ask("k", slow=True) == ("computing", "k")
+            asked = waits.ask("k")
+            await until(lambda: bool(heard.asks))
+            at.segment.grant = lambda *_: False  # it comes between the taking over and the next look
+            host.grant(stamp_of(host), encoded("k"))
+            assert await hurries.ask("k", slow=True, timeout=0) == ("computing", "k")
             await until(lambda: bool(heard.ends))
             assert heard.ends == [(stamp_of(host), encoded("k"), Ended.ABANDONED)]
             assert heard.withdrawals == []
-            w.child.send("go on")
-            assert await asyncio.to_thread(w.child.receive) == ("got", "computed k")
+            hurries.child.send("go on")
+            assert await asyncio.to_thread(hurries.child.receive) == ("got", "computed k")
+            assert await asked == ("got", "computed k")
 
     go(main)
 
@@ -468,6 +474,31 @@ def test_nobody_hears_of_what_is_adopted_before_the_relay_does(settings, tally) 
                 await task
                 assert host.standing().stamp == theirs
                 await until(lambda moves=moves: heard.moves == moves + 1)
+
+    go(main)
+
+
+def test_a_host_may_be_stopped_while_it_adopts(conf, tally, monkeypatch) -> None:
+    """Its callback may take long: the thread that runs it has the segment until it is through."""
+    begun, go_on, seen = threading.Event(), threading.Event(), []
+
+    def slow(at: Any, *_: Any) -> None:
+        begun.set()
+        assert go_on.wait(WATCHDOG)
+        seen.append(at.stamp())
+
+    monkeypatch.setattr(attached, "_flip", slow)
+
+    async def main() -> None:
+        await worker(conf, tally)
+        async with hosted(conf) as (host, _):
+            standing, at = host.standing(), host._at
+            adopting = asyncio.create_task(host.adopt(Stamp(9, b"1", "another#1"), standing))
+            await asyncio.to_thread(begun.wait, WATCHDOG)
+            adopting.cancel()
+        go_on.set()
+        await until(lambda: seen == [standing])
+        await until(lambda: at.segment._views == 0)
 
     go(main)
 
