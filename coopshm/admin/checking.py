@@ -9,6 +9,7 @@ import grp
 import importlib.util
 import os
 import pwd
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
@@ -138,7 +139,7 @@ def _check(session: Session, path: str | None, imports: bool) -> None:
         "namespace": config.namespace,
         "implicit": config.implicit,
         "caches": {name: _document(cache) for name, cache in config.caches.items()},
-        "cluster": dict(config.cluster) if config.cluster is not None else None,
+        "cluster": _without_password(config.cluster) if config.cluster is not None else None,
         "errors": [],
     }
     lines = [Line(f"source     {config.source}"), Line(f"namespace  {config.namespace}")]
@@ -153,6 +154,13 @@ def _check(session: Session, path: str | None, imports: bool) -> None:
         unchecked = "" if _has_cluster() else " (not checked: coopshm[cluster] is not installed here)"
         cluster.append(Line(f"cluster    {', '.join(config.cluster) or 'empty'}{unchecked}"))
     session.print(document, *lines, *cluster, *(block for table in tables for block in (Line(""), table)))
+
+
+def _without_password(cluster: Mapping[str, object]) -> dict[str, object]:
+    """What is printed may be sent to others."""
+    engine = cluster.get("engine")
+    hidden = {"engine": re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:***@", engine)} if isinstance(engine, str) else {}
+    return {**cluster, **hidden}
 
 
 def _all_mistakes(source: str | None, first: ConfigError) -> list[str]:

@@ -281,10 +281,10 @@ class Wishes:
             return
         context.counters["entries_received"] += 1
         result = await context.host.deliver(wish.stamp, entry)
-        self.delivered(wish.key_id, wish.stamp, result)
+        self.delivered(wish.key_id, wish.stamp, result, answered=True)
 
-    def delivered(self, key_id: KeyId, stamp: Stamp, result: Delivered) -> None:
-        """An entry or outcome of this key was handed to the host."""
+    def delivered(self, key_id: KeyId, stamp: Stamp, result: Delivered, answered: bool = False) -> None:
+        """An entry or outcome of this key was handed to the host; `answered`: because of a wish."""
         counters = self._context.counters
         counters["entries_known"] += result is Delivered.KNOWN
         counters["entries_stale"] += result is Delivered.STALE
@@ -294,8 +294,9 @@ class Wishes:
             return
         if result is Delivered.GONE:
             self._alone(wish)
-        else:
+        elif answered or result not in (Delivered.FULL, Delivered.UNWANTED):
             self._drop(wish)
+        # Else nobody waited when it was handed over, and it was not stored: who has asked since is yet to be answered.
 
     async def _held(self, wish: _Wish, fence: int, left: int) -> None:
         if wish.state is _State.ASKED:
@@ -329,7 +330,7 @@ class Wishes:
             return
         except LostError:
             return
-        self.delivered(wish.key_id, wish.stamp, await context.host.deliver(wish.stamp, entry))
+        self.delivered(wish.key_id, wish.stamp, await context.host.deliver(wish.stamp, entry), answered=True)
 
     def _purpose(self, current: Current, fence: int) -> tuple[bytes, ...]:
         return kept(self._context.name, current.stamp, b"outcome", f"{current.generation} {fence}".encode())

@@ -1,0 +1,182 @@
+"""What is the engine relay's own: seals, scripts that a server has forgotten, fences, limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from coopshm.cluster.engine import EngineRelay
+from coopshm.cluster.engine.scripts import LEASE, WRITE
+from coopshm.cluster.relay import Delivered
+from tests.cluster.contract import LONG, Fn, until
+from tests.cluster.engines import RedisServer, needs_redis
+from tests.cluster.loops import run
+from tests.cluster.memory import MemoryHost
+from tests.cluster.test_engine import EngineCluster
+
+pytestmark = needs_redis
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path) as server:
+        yield server
+
+
+def trial(
+    server: RedisServer, test: Callable[[EngineCluster, list[MemoryHost]], Awaitable[None]], **options: object
+) -> None:
+    """Two nodes that take entries on demand."""
+
+    async def main() -> None:
+        cluster = EngineCluster(server, LONG, "on_demand")
+        cluster.options = options
+        try:
+            for _ in range(2):
+                cluster.host()
+            await cluster.start()
+            await cluster.connected()
+            await cluster.agreed()
+            await test(cluster, cluster.hosts)
+            cluster.check()
+        finally:
+            await cluster.close()
+
+    run(main())
+
+
+def relay_of(host: MemoryHost) -> EngineRelay:
+    assert isinstance(host.relay, EngineRelay)
+    return host.relay
+
+
+def counter(host: MemoryHost, name: str) -> int:
+    return relay_of(host).status().counters[name]
+
+
+def keys_of(server: RedisServer, end: bytes) -> list[bytes]:
+    return [key for key in server.command("KEYS", "coopshm:*") if key.endswith(end)]
+
+
+def the_key(server: RedisServer, end: bytes) -> bytes:
+    (key,) = keys_of(server, end)
+    return key
+
+
+async def stored(server: RedisServer, host: MemoryHost, key: bytes, value: object) -> None:
+    assert await host.cached(key, Fn(value)) == value
+    await until(lambda: any(server.command("HEXISTS", name, key) for name in keys_of(server, b":values")))
+
+
+def test_an_entry_that_was_tampered_with_is_dropped_counted_and_computed_anew(server: RedisServer) -> None:
+    async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
+        for number, change in enumerate(
+            (lambda b: b[:-1] + b"x", lambda b: b"", lambda b: b"x" + b[1:], lambda b: b * 2)
+        ):
+            key = b"k%d" % number
+            await stored(server, hosts[0], key, "right")
+            values = the_key(server, b":values")
+            server.command("HSET", values, key, change(server.command("HGET", values, key)))
+            assert await hosts[1].cached(key, Fn("computed")) == "computed"
+            assert counter(hosts[1], "tampered") == number + 1
+
+    trial(server, test)
+
+
+def test_an_entry_under_another_key_is_not_believed(server: RedisServer) -> None:
+    async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
+        await stored(server, hosts[0], b"a", "of a")
+        values = the_key(server, b":values")
+        server.command("HSET", values, b"b", server.command("HGET", values, b"a"))
+        assert await hosts[1].cached(b"b", Fn("of b")) == "of b"
+        assert counter(hosts[1], "tampered") == 1
+
+    trial(server, test)
+
+
+def test_messages_and_claims_that_are_not_authentic_are_counted_and_harmless(server: RedisServer) -> None:
+    async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
+        head, log = the_key(server, b":head"), the_key(server, b":log")
+        epoch, seq = server.command("HMGET", head, "epoch", "seq")
+        server.command("HINCRBY", head, "seq", 1)
+        server.command("XADD", log, b"%s-%d" % (epoch, int(seq) + 1), "m", b"x" * 100)
+        await until(lambda: all(counter(host, "tampered") for host in hosts))
+        server.command("HSET", head, "claim", b"x" * 100)
+        stamp = await hosts[0].reset(b"2")
+        await until(lambda: hosts[1].stamp == stamp)
+        fn = Fn("new")
+        assert await asyncio.gather(*(host.cached(b"k", fn) for host in hosts)) == ["new"] * 2
+        assert fn.calls == 1
+
+    trial(server, test)
+
+
+def test_a_server_that_has_forgotten_the_scripts_is_given_them(server: RedisServer) -> None:
+    async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
+        server.command("SCRIPT", "FLUSH")
+        await stored(server, hosts[0], b"k", "value")
+        assert await hosts[1].cached(b"k", Fn("another")) == "value"
+        assert server.command("SCRIPT", "EXISTS", LEASE.sha, WRITE.sha) == [True, True]
+        assert counter(hosts[0], "losses") == 0
+
+    trial(server, test)
+
+
+def test_who_has_lost_the_lease_to_another_does_not_write(server: RedisServer) -> None:
+    async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
+        late, fn = Fn("late", opened=False), Fn("in time", opened=False)
+        first = asyncio.ensure_future(hosts[0].cached(b"k", late))
+        await late.called()
+        server.command("DEL", the_key(server, b":lease:k"))  # as if it had expired
+        second = asyncio.ensure_future(hosts[1].cached(b"k", fn))
+        await fn.called()
+        late.open.set()
+        assert await first == "late"
+        await until(lambda: counter(hosts[0], "entries_refused") == 1)
+        fn.open.set()
+        assert await second == "in time"
+        await until(lambda: counter(hosts[1], "entries_sent") == 1)
+
+    trial(server, test)
+
+
+def test_what_does_not_fit_stays_on_its_host_and_reaches_who_waits(server: RedisServer) -> None:
+    async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
+        fn = Fn("x" * 300_000, opened=False)
+        calls = [asyncio.ensure_future(host.cached(b"large", fn)) for host in hosts]
+        await fn.called()
+        await until(lambda: any(host.flight(b"large").wanted for host in hosts))
+        fn.open.set()
+        assert [len(value) for value in await asyncio.gather(*calls)] == [300_000] * 2
+        assert fn.calls == 1
+        assert sum(counter(host, "entries_not_kept") for host in hosts) >= 1
+
+    trial(server, test, bytes_max=100_000)
+
+
+def test_large_and_compressed_values_cross_whole(server: RedisServer) -> None:
+    async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
+        for number, size in enumerate((10, 300_000, 3_000_000)):
+            value = "0123456789" * (size // 10)
+            await stored(server, hosts[0], b"k%d" % number, value)
+            assert await hosts[1].cached(b"k%d" % number, Fn("another")) == value
+        assert int(server.command("HGET", the_key(server, b":head"), "bytes")) < 100_000
+
+    trial(server, test, compress_above=1000)
+
+
+def test_who_asks_while_an_entry_is_refused_room_is_answered(server: RedisServer) -> None:
+    """It was handed over before anybody asked, found no room, and says so after somebody has."""
+
+    async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
+        await stored(server, hosts[0], b"k", "value")
+        hosts[1].room = 0
+        call = asyncio.ensure_future(hosts[1].cached(b"k", Fn("another")))
+        await asyncio.sleep(0)  # it has asked
+        relay_of(hosts[1])._parts["c"].wishes.delivered(b"k", hosts[1].stamp, Delivered.FULL)
+        assert await call == "value"
+
+    trial(server, test)
