@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 from coopshm.cluster.engine import EngineConfig, EngineRelay
 from coopshm.cluster.engine.address import parse
 from coopshm.cluster.relay import Relay
-from tests.cluster.contract import Cluster, RelayContract
+from tests.cluster.contract import LONG, Cluster, Fn, RelayContract
 from tests.cluster.engines import RedisServer, needs_redis
 from tests.cluster.proxy import Proxy
 from tests.cluster.test_peers import address
@@ -100,3 +101,73 @@ class EngineContract(RelayContract):
 class TestAll(EngineContract):
     def cluster_of(self, lease_timeout: float) -> EngineCluster:
         return EngineCluster(self.server, lease_timeout, "all")
+
+
+class OnDemandCluster(EngineCluster):
+    """Entries come to a host when its workers ask for them: the same entries are where all have asked for all."""
+
+    async def same_entries(self, *indices: int) -> set[bytes]:
+        hosts = [self.hosts[index] for index in indices or range(len(self.hosts))]
+        everything: set[bytes] = set().union(*(host.stored() for host in hosts))
+        for host in hosts:
+            await asyncio.gather(*(host.cached(key, Fn("another")) for key in everything - host.stored()))
+        return await super().same_entries(*indices)
+
+    async def caught_up(self) -> None:
+        for host in [host for host in self.hosts if host.relay is not None]:
+            await host.cached(b"probe of " + host.node.encode(), Fn("probe"))
+
+
+class TestOnDemand(EngineContract):
+    """As above, where a test does not wait for entries that nobody asks for."""
+
+    def cluster_of(self, lease_timeout: float) -> EngineCluster:
+        return OnDemandCluster(self.server, lease_timeout, "on_demand")
+
+    def test_a_full_node_harms_nobody(self) -> None:
+        async def test(cluster: Cluster) -> None:
+            hosts = await cluster.ready(3)
+            hosts[2].room = 0
+            await asyncio.gather(*(hosts[0].cached(b"key %d" % number, Fn(number)) for number in range(200)))
+            await cluster.same_entries(0, 1)
+            for number in range(200):
+                assert await hosts[2].cached(b"key %d" % number, Fn("another")) == number
+            relay = hosts[2].relay
+            assert relay is not None
+            assert relay.status().counters["entries_without_room"] == 200
+
+        self.trial(test)
+
+    def test_stopping_hands_on_what_is_there(self) -> None:
+        async def test(cluster: Cluster) -> None:
+            hosts = await cluster.ready(3)
+            for number in range(500):
+                await hosts[0].cached(b"key %d" % number, Fn("x" * 1000))
+            await cluster.stop(0, drain=LONG)
+            fn = Fn("another")
+            for host in hosts[1:]:
+                await asyncio.gather(*(host.cached(b"key %d" % number, fn) for number in range(500)))
+            assert fn.calls == 0
+
+        self.trial(test)
+
+    @pytest.mark.parametrize("how", ["stopped", "cut", "drop"])
+    def test_when_the_node_that_is_copied_from_goes_another_one_is(self, how: str) -> None:
+        """Nobody is copied from: what a node computed is there when it is gone."""
+
+        async def test(cluster: Cluster) -> None:
+            hosts = await cluster.ready(3)
+            for number in range(100):
+                await hosts[number % 3].cached(b"key %d" % number, Fn("x" * 10_000))
+            await cluster.same_entries()
+            if how == "stopped":
+                await cluster.stop(0)
+            else:
+                cluster.isolate(0, how)
+            newcomer, fn = cluster.host(), Fn("another")
+            await cluster.start(3)
+            await cluster.agreed(1, 2, 3)
+            await asyncio.gather(*(newcomer.cached(b"key %d" % number, fn) for number in range(100)))
+            assert fn.calls == 0
+
+        self.trial(test)
