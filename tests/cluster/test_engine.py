@@ -51,11 +51,10 @@ class EngineCluster(Cluster):
             secret=SECRET,
             replicate=self.replicate,
             lease_timeout=self.lease_timeout,
-            lease_ttl=5.0,
             timeout=4.0,
             heartbeat=0.2,
             away_after=6.0,
-            **self.options,  # type: ignore[arg-type]
+            **{"lease_ttl": 5.0, **self.options},  # type: ignore[arg-type]
         )
 
     async def make_relay(self, index: int) -> Relay:

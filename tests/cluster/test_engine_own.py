@@ -143,6 +143,18 @@ def test_who_has_lost_the_lease_to_another_does_not_write(server: RedisServer) -
     trial(server, test)
 
 
+def test_a_lease_without_an_end_is_given_one(server: RedisServer) -> None:
+    """No script leaves one, but who restores keys by hand may."""
+
+    async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
+        await stored(server, hosts[0], b"another", 1)
+        (values,) = keys_of(server, b":values")
+        server.command("HSET", values.removesuffix(b":values") + b":lease:k", "token", "somebody", "fence", 999)
+        assert await hosts[1].cached(b"k", Fn("value")) == "value"
+
+    trial(server, test, lease_ttl=1.0)
+
+
 def test_what_does_not_fit_stays_on_its_host_and_reaches_who_waits(server: RedisServer) -> None:
     async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
         fn = Fn("x" * 300_000, opened=False)

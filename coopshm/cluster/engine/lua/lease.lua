@@ -14,7 +14,12 @@ if lease[1] and lease[1] ~= ARGV[3] then
     redis.call('HSET', KEYS[4], 'wanted', 1)
     say(ARGV[5], ARGV[6])
   end
-  return {'HELD', lease[2], redis.call('PTTL', KEYS[4])}
+  local left = redis.call('PTTL', KEYS[4])
+  if left < 0 then  -- no script leaves it so; but a lease without an end (restored by hand, say) would be waited for without one
+    redis.call('PEXPIRE', KEYS[4], ARGV[4])
+    left = tonumber(ARGV[4])
+  end
+  return {'HELD', lease[2], left}
 end
 local fence = lease[2]
 if not fence then
