@@ -27,12 +27,15 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 def trial(
-    server: RedisServer, test: Callable[[EngineCluster, list[MemoryHost]], Awaitable[None]], **options: object
+    server: RedisServer,
+    test: Callable[[EngineCluster, list[MemoryHost]], Awaitable[None]],
+    replicate: str = "on_demand",
+    **options: object,
 ) -> None:
-    """Two nodes that take entries on demand."""
+    """Two nodes."""
 
     async def main() -> None:
-        cluster = EngineCluster(server, LONG, "on_demand")
+        cluster = EngineCluster(server, LONG, replicate)
         cluster.options = options
         try:
             for _ in range(2):
@@ -192,3 +195,24 @@ def test_who_asks_while_an_entry_is_refused_room_is_answered(server: RedisServer
         assert await call == "value"
 
     trial(server, test)
+
+
+@pytest.mark.parametrize("replicate", ["all", "on_demand"])
+def test_who_was_away_for_longer_than_the_log_goes_back_takes_all_anew(server: RedisServer, replicate: str) -> None:
+    async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
+        cluster.isolate(1, "cut")
+        await until(lambda: not cluster.sees(1))
+        for number in range(500):
+            await hosts[0].cached(b"%d" % number, Fn(number))
+        await until(lambda: counter(hosts[0], "entries_sent") == 500)
+        assert server.command("XLEN", the_key(server, b":log")) < 500  # Redis trims by the hundred
+        cluster.isolate(1, "")
+        await cluster.connected()
+        await until(lambda: counter(hosts[1], "gaps") == 1)
+        fn = Fn("anew")
+        assert [await hosts[1].cached(b"%d" % number, fn) for number in range(500)] == list(range(500))
+        assert fn.calls == 0
+        if replicate == "all":
+            await until(lambda: len(hosts[1].log) == 500)
+
+    trial(server, test, replicate, messages_max=10)
