@@ -3,13 +3,15 @@
     small   seal (32) · length of what precedes (4) · what precedes (sayings.Begin) · payload
     large   the same without the payload, which is in pieces of their own, under a name made for them
 
-The seal covers what an entry is for, the cache and the whole stamp, what precedes, and the payload as it is kept. It is
-checked before anything is decoded or decompressed; a large payload is collected first, up to the size that is allowed.
+The seal covers what an entry is for, the cache and the whole stamp, and all that follows; of a large payload, its
+digest is among what precedes. Nothing is decoded, collected or decompressed before its seal or digest has been checked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,8 +24,9 @@ from .seal import MAC_BYTES, Seal, TamperedError
 
 __all__ = ["KEPT", "PIECE_BYTES", "Codec", "Made", "UnreadableError", "kept", "piece_field", "pieces_of"]
 
-#: What is larger is kept in pieces of this size, in bytes: each is a moment in which the engine does nothing else.
-PIECE_BYTES = 256 * 1024
+#: What is larger is kept in pieces of this size, in bytes: each is a moment in which the engine does nothing else. With
+#: what Redis puts before it, a piece just fits one of its allocator's sizes (256 KiB; the next one is 320).
+PIECE_BYTES = 255 * 1024
 
 #: Payloads from here on are sealed and compressed in a thread: that takes a millisecond.
 THREAD_BYTES = 512 * 1024
@@ -94,48 +97,57 @@ class Codec:
             if len(smaller) * 100 <= len(payload) * WORTH:
                 payload, plain = smaller, len(payload)
         name = os.urandom(16) if in_pieces and len(payload) > PIECE_BYTES else b""
+        digest = hashlib.sha256(payload).digest() if name else b""
         key = entry.key if entry.key != entry.key_id else b""
-        begin = encode(Begin(entry.key_id, key, entry.format, int(entry.kind), len(payload), plain, name))
-        head = self.seal.mac(purpose, (begin, payload)) + len(begin).to_bytes(4, "big") + begin
-        return Made(head, name, payload) if name else Made(b"".join((head, payload)), b"", b"")
+        begin = encode(Begin(entry.key_id, key, entry.format, int(entry.kind), len(payload), plain, name, digest))
+        body = b"" if name else payload
+        head = self.seal.mac(purpose, (begin, body)) + len(begin).to_bytes(4, "big") + begin
+        return Made(head, name, payload) if name else Made(b"".join((head, body)), b"", b"")
 
-    def begin(self, blob: bytes, key_id: KeyId) -> Begin:
-        """Return what precedes: not authenticated yet, so to be used only to collect the pieces, with `read` to follow.
+    async def open(self, purpose: Sequence[bytes], blob: bytes, key_id: KeyId) -> tuple[Begin, memoryview]:
+        """Return what precedes the payload, and the payload: empty if it is in pieces, which are to be collected then.
 
         Raises:
-            TamperedError: it cannot be the entry of that key.
+            TamperedError: it is not authentic, or another key's.
         """
-        length = int.from_bytes(blob[MAC_BYTES : MAC_BYTES + 4], "big")
+        if len(blob) > THREAD_BYTES:
+            return await asyncio.to_thread(self._open, purpose, blob, key_id)
+        return self._open(purpose, blob, key_id)
+
+    def _open(self, purpose: Sequence[bytes], blob: bytes, key_id: KeyId) -> tuple[Begin, memoryview]:
+        view = memoryview(blob)
+        at = MAC_BYTES + 4 + int.from_bytes(view[MAC_BYTES : MAC_BYTES + 4], "big")
+        if at > len(view):
+            raise TamperedError("not whole")
+        payload = view[at:]
+        self.seal.check(view[:MAC_BYTES], purpose, (view[MAC_BYTES + 4 : at], payload))
         try:
-            begin = decode_begin(memoryview(blob)[MAC_BYTES + 4 : MAC_BYTES + 4 + length])
+            begin = decode_begin(view[MAC_BYTES + 4 : at])
         except msgspec.MsgspecError as exc:
             raise TamperedError("not an entry") from exc
-        if begin.key_id != key_id or max(begin.size, begin.plain) > self.entry_bytes_max or len(begin.pieces) % 16:
-            raise TamperedError("not the entry of this key")
-        return begin
+        if begin.key_id != key_id:
+            raise TamperedError("another key's entry")
+        if max(begin.size, begin.plain) > self.entry_bytes_max or len(begin.pieces) % 16:
+            raise TamperedError("not an entry")
+        return begin, payload
 
-    async def read(
-        self, purpose: Sequence[bytes], blob: bytes, key_id: KeyId, pieces: bytes | bytearray = b""
-    ) -> Entry:
-        """Return the entry.
+    async def read(self, begin: Begin, payload: bytearray | memoryview) -> Entry:
+        """Return the entry, of what `open` returned and, if it is in pieces, these.
 
         Raises:
-            TamperedError: it is not authentic.
-            UnreadableError: it is, but it takes a package that is not installed.
+            TamperedError: the pieces are not its own.
+            UnreadableError: it takes a package that is not installed.
         """
-        begin = self.begin(blob, key_id)
         if begin.size > THREAD_BYTES:
-            return await asyncio.to_thread(self._read, purpose, blob, begin, pieces)
-        return self._read(purpose, blob, begin, pieces)
+            return await asyncio.to_thread(self._read, begin, payload)
+        return self._read(begin, payload)
 
-    def _read(self, purpose: Sequence[bytes], blob: bytes, begin: Begin, pieces: bytes | bytearray) -> Entry:
-        at = MAC_BYTES + 4 + int.from_bytes(blob[MAC_BYTES : MAC_BYTES + 4], "big")
-        view = memoryview(blob)
-        payload = memoryview(pieces) if begin.pieces else view[at:]
-        if len(payload) != begin.size or (begin.pieces and len(blob) != at):
+    def _read(self, begin: Begin, payload: bytearray | memoryview) -> Entry:
+        if len(payload) != begin.size:
             raise TamperedError("not whole")
-        self.seal.check(view[:MAC_BYTES], purpose, (view[MAC_BYTES + 4 : at], payload))
-        plain: bytes | memoryview = payload
+        if begin.pieces and not hmac.compare_digest(hashlib.sha256(payload).digest(), begin.digest):
+            raise TamperedError("not authenticated")
+        plain: bytes | memoryview = memoryview(payload)
         if begin.plain:
             try:
                 import zstandard

@@ -29,7 +29,7 @@ async def open_entry(context: Context, current: Current, key_id: KeyId, blob: by
     """
     codec = context.codec
     try:
-        begin = codec.begin(blob, key_id)
+        begin, inline = await codec.open(kept(context.name, current.stamp), blob, key_id)
         payload = bytearray()
         if begin.pieces:
             number, count = 0, pieces_of(begin.size)
@@ -41,7 +41,7 @@ async def open_entry(context: Context, current: Current, key_id: KeyId, blob: by
                         raise TamperedError("a piece is missing")
                     payload += piece
                 number += len(fields)
-        return await codec.read(kept(context.name, current.stamp), blob, key_id, payload)
+        return await codec.read(begin, payload if begin.pieces else inline)
     except TamperedError as exc:
         context.counters["tampered"] += 1
         logger.warning("cache %r: an entry in the engine is %s, and is dropped: %r", context.name, exc, key_id[:40])

@@ -52,6 +52,7 @@ class Begin(Struct, array_like=True, frozen=True):
     size: Annotated[int, Meta(ge=0, le=ENTRY_BYTES_MAX)]
     plain: Annotated[int, Meta(ge=0, le=ENTRY_BYTES_MAX)] = 0
     pieces: Annotated[bytes, Meta(max_length=16)] = b""  #: under which name its pieces are; b"": it follows at once
+    digest: Annotated[bytes, Meta(max_length=32)] = b""  #: SHA-256 of what is in pieces
 
 
 class Stored(Struct, array_like=True, frozen=True, tag=1):

@@ -24,7 +24,7 @@ from ..relay import Delivered, Ended, Entry, KeyId, Stamp
 from ..waits import wait_some
 from .connection import BULK, FullError, LostError
 from .context import Context, Current
-from .entries import kept
+from .entries import UnreadableError, kept
 from .fetching import open_entry
 from .sayings import Abandoned, Message, Outcome, Wanted
 from .scripts import LEASE, RELEASE, RENEW
@@ -323,8 +323,8 @@ class Wishes:
                 wish.wake.set()  # it came too late for it
                 return
             purpose = self._purpose(current, said.fence)
-            entry = await context.codec.read(purpose, blob, wish.key_id)
-        except TamperedError:
+            entry = await context.codec.read(*await context.codec.open(purpose, blob, wish.key_id))
+        except (TamperedError, UnreadableError):
             context.counters["tampered"] += 1
             wish.wake.set()
             return
