@@ -1,4 +1,4 @@
-# `make` alone lists the targets. Variables: VENV, PYTHON, PYTEST_ARGS, NO_SKIPS=1, SECONDS, SOAK_ARGS, SANITIZE_CC, MODEL.
+# `make` alone lists the targets. Variables: VENV, PYTHON, PYTEST_ARGS, PYTEST_WORKERS, NO_SKIPS=1, SECONDS, SOAK_ARGS, SANITIZE_CC, MODEL.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -9,6 +9,7 @@ SHELL := bash
 VENV ?= .venv
 PYTHON ?= python3
 PYTEST_ARGS ?=
+PYTEST_WORKERS ?= $(shell expr 2 '*' "$$(nproc)") # tests mostly wait for processes
 
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -62,7 +63,7 @@ tools: ## a browser, Prometheus, Redis and Valkey for the tests that drive them,
 
 .PHONY: test
 test: $(INSTALLED) tools test-c test-crash ## run every test: the C programs of tests/csrc and tests/crash, then pytest
-	$(PY) -m pytest -n auto $(if $(NO_SKIPS),-p tests._no_skips) $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(PYTEST_WORKERS) $(if $(NO_SKIPS),-p tests._no_skips) $(PYTEST_ARGS)
 
 SECONDS ?= 60
 SOAK_ARGS ?=

@@ -6,6 +6,7 @@ under a second. Targets are module-level functions. Nothing here waits for time 
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -148,7 +149,8 @@ def reap_all() -> None:
     while _children:
         child = _children.pop()
         if child.process.is_alive():
-            os.kill(child.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended, and its own parent has reaped it
+                os.kill(child.pid, signal.SIGKILL)
         child.process.join()
         child.process.close()
         child.conn.close()

@@ -88,7 +88,7 @@ class Engine:
 
     def usage(self) -> int:
         """Bytes that all keys take, as MEMORY USAGE has it."""
-        return sum(self._client.memory_usage(key, 0) for key in self._client.scan_iter())
+        return sum(self._client.memory_usage(key, 0) or 0 for key in self._client.scan_iter())  # none: gone since
 
     def wait_still(self) -> None:
         """Return once nothing more is stored: sidecars hand entries on after they were stored on their hosts."""
