@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import shutil
 import subprocess
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -17,8 +16,6 @@ __all__ = ["Engine", "why_none"]
 
 _PORT = 6379
 _WATCHDOG = 20.0
-#: Seconds without news.
-_STILL = 0.3
 #: Where `make tools` unpacks what is not installed.
 _UNPACKED = Path(__file__).parents[2] / "build" / "tools" / "usr" / "bin"
 
@@ -43,8 +40,9 @@ class _Client(Protocol):
 
     def ping(self) -> object: ...
     def info(self, section: str) -> Mapping[str, int]: ...
-    def scan_iter(self) -> Iterable[bytes]: ...
-    def memory_usage(self, key: bytes, samples: int) -> int: ...
+    def scan_iter(self, match: str = ...) -> Iterable[bytes]: ...
+    def memory_usage(self, key: bytes, samples: int) -> int | None: ...
+    def hlen(self, key: bytes) -> int: ...
 
 
 class Engine:
@@ -90,11 +88,13 @@ class Engine:
         """Bytes that all keys take, as MEMORY USAGE has it."""
         return sum(self._client.memory_usage(key, 0) or 0 for key in self._client.scan_iter())  # none: gone since
 
-    def wait_still(self) -> None:
-        """Return once nothing more is stored: sidecars hand entries on after they were stored on their hosts."""
-        last = -1
-        while last != (last := self.usage()):
-            time.sleep(_STILL)
+    def entries(self) -> int:
+        """How many it has."""
+        return sum(self._client.hlen(key) for key in self._client.scan_iter("*:values"))
+
+    def wait_entries(self, count: int) -> None:
+        """Return once it has so many: sidecars hand entries on after they were stored on their hosts."""
+        until(lambda: self.entries() >= count, lambda: f"the engine has {self.entries()} of {count} entries")
 
     def end(self) -> None:
         """Its host has ended."""

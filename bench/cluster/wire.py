@@ -114,6 +114,7 @@ def _rest(made: Cluster, seconds: float) -> float:
 def _sent(made: Cluster, size: int, count: int, at_rest: float, asking: bool) -> float:
     """What all hosts send for an entry: to store it (and have it brought), or to ask for it from two of them."""
     here, *others = made.nodes
+    there = made.engine.entries() if made.engine is not None else 0
     before, began = _total(made), time.monotonic()
     if asking:
         for wait in [node.worker.begin(fetch, size, count) for node in others]:
@@ -123,7 +124,7 @@ def _sent(made: Cluster, size: int, count: int, at_rest: float, asking: bool) ->
         if made.relay is not ON_DEMAND:
             made.wait_entries(count)
         elif made.engine is not None:
-            made.engine.wait_still()
+            made.engine.wait_entries(there + count)
     time.sleep(0.1)  # what is said after the last entry
     return (_total(made) - before - at_rest * (time.monotonic() - began)) / count
 

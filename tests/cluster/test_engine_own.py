@@ -158,6 +158,28 @@ def test_a_lease_without_an_end_is_given_one(server: RedisServer) -> None:
     trial(server, test, lease_ttl=1.0)
 
 
+def test_who_joins_or_leaves_while_all_nodes_are_looked_up_is_there_or_not(server: RedisServer) -> None:
+    """The answer to that comes by another connection than the log does, so either may be the older one."""
+
+    async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
+        nodes, key = relay_of(hosts[0])._parts["c"].nodes, the_key(server, b":nodes")
+        before, asked = nodes.known(), server.command("HGETALL", key)
+        cluster.host()
+        await cluster.start(2)
+        await cluster.connected()
+        nodes.take(asked, before)
+        assert set(nodes.live()) == {"n1", "n2"}
+        before, asked = nodes.known(), server.command("HGETALL", key)
+        await cluster.stop(2)
+        await until(lambda: set(nodes.live()) == {"n1"})
+        nodes.take(asked, before)
+        assert set(nodes.live()) == {"n1"}
+        nodes.take({}, nodes.known())
+        assert set(nodes.live()) == set()
+
+    trial(server, test)
+
+
 def test_what_does_not_fit_stays_on_its_host_and_reaches_who_waits(server: RedisServer) -> None:
     async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
         fn = Fn("x" * 300_000, opened=False)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -25,6 +26,9 @@ __all__ = ["Nodes"]
 
 logger = logging.getLogger("coopshm.cluster")
 
+#: Instances that have said that they end, and are remembered: what the hash had of them may be read after that.
+_LEFT_MAX = 1024
+
 
 class Nodes:
     """The nodes of one cache's cluster."""
@@ -35,6 +39,7 @@ class Nodes:
         self._said: dict[str, Joined] = {}
         self._since: dict[str, float] = {}
         self._silent: set[str] = set()
+        self._left: deque[bytes] = deque(maxlen=_LEFT_MAX)
         self._wanted = asyncio.Event()
         self._warned: set[bytes] = set()
         self._alive = False  # a sign of life was given on this connection
@@ -86,13 +91,16 @@ class Nodes:
         """Those that give signs of life, each with when it was first heard."""
         return {name: since for name, since in self._since.items() if name not in self._silent}
 
-    def known(self) -> set[str]:
-        return set(self._said)
+    def known(self) -> dict[str, Joined]:
+        """What each has said last."""
+        return dict(self._said)
 
     def heard(self, said: Joined) -> None:
         name = said.node
         if name == self._context.config.name:
             self._check_own(said)
+            return
+        if said.instance in self._left:
             return
         before = self._said.get(name)
         if before is not None and before.instance != said.instance:
@@ -107,6 +115,7 @@ class Nodes:
         self._cache.heard(name, said.standing)
 
     def left(self, name: str, instance: bytes) -> None:
+        self._left.append(instance)
         said = self._said.get(name)
         if said is not None and said.instance == instance:
             self._forget(name)
@@ -127,18 +136,22 @@ class Nodes:
                 self._check_own(said)
             self.announce()
 
-    def take(self, found: Reply | dict[bytes, bytes]) -> None:
-        """What all nodes have said last (HGETALL)."""
+    def take(self, found: Reply | dict[bytes, bytes], before: Mapping[str, Joined]) -> None:
+        """What all nodes have said last (HGETALL); `before`: who was known when that was asked for, and by what.
+
+        The log comes by another connection. So who has been heard since may be missing in the answer, and is there.
+        """
         if not isinstance(found, dict):
             return
         names = set()
         for blob in found.values():
-            said = self._open(blob)
-            if isinstance(said, Joined):
-                names.add(said.node)
-                self.heard(said)
-        for name in set(self._said) - names:
-            self._forget(name)
+            opened = self._open(blob)
+            if isinstance(opened, Joined):
+                names.add(opened.node)
+                self.heard(opened)
+        for name, said in before.items():
+            if name not in names and self._said.get(name) is said:
+                self._forget(name)
 
     def down(self) -> None:
         """The engine is lost, and with it all nodes."""

@@ -113,8 +113,9 @@ class Reading:
         self.changed()
 
     async def _meet(self) -> None:
+        before = self._nodes.known()
         try:
-            self._nodes.take(await self._context.link.command("HGETALL", self._context.keys.nodes))
+            self._nodes.take(await self._context.link.command("HGETALL", self._context.keys.nodes), before)
         except (LostError, FullError):
             pass
 
