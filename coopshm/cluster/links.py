@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from .trust import Trust, is_loopback
 from .wire import tune
 
-__all__ = ["Listener", "Refusals", "cancel", "dial", "format_address", "parse_address", "resolve"]
+__all__ = ["Listener", "Refusals", "cancel", "dial", "format_address", "parse_address", "resolve", "why"]
 
 logger = logging.getLogger("coopshm.cluster")
 
@@ -174,7 +174,7 @@ class Listener:
         try:
             stream = await _stream(sock, self.trust, accepted=True)
         except (OSError, EOFError, asyncio.TimeoutError) as exc:
-            self._refusals.add(address, _reason(exc))
+            self._refusals.add(address, why(exc, self.trust))
             return
         finally:
             self._strangers -= 1
@@ -253,10 +253,15 @@ async def _stream(
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
-def _reason(exc: BaseException) -> str:
-    """Why, in a word that helps."""
+def why(exc: BaseException, trust: Trust) -> str:
+    """Why there is no connection, in a word that helps."""
     if isinstance(exc, (asyncio.TimeoutError, ConnectionAbortedError)):
         return f"it did not prove who it is within {HANDSHAKE_SECONDS:g} s"
+    untrusted = isinstance(exc, ssl.SSLCertVerificationError) or "UNKNOWN_CA" in str(exc)
+    if untrusted and trust.kind == "secret":
+        return "it has another secret (secret_file), or another namespace, than this node"
+    if isinstance(exc, ConnectionResetError) and trust.kind == "secret":
+        return "it went in the handshake; it may have another secret (secret_file), or another namespace"
     if isinstance(exc, ssl.SSLCertVerificationError):
         return f"its certificate: {exc.verify_message}"
     if isinstance(exc, ssl.SSLError):

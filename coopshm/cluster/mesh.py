@@ -17,6 +17,7 @@ import logging
 import os
 import random
 import socket
+import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
@@ -34,6 +35,7 @@ from .links import (
     format_address,
     parse_address,
     resolve,
+    why,
 )
 from .trust import Trust
 from .wire import Arrived, Budget, ProtocolError, Sender, read_message, receive
@@ -239,7 +241,8 @@ class Mesh:
                 wait = await self._connect(address, state)
             except (OSError, EOFError, ProtocolError, ValueError, asyncio.TimeoutError) as exc:
                 wait = 0.0
-                state.error = str(exc) or type(exc).__name__
+                told = why(exc, self._config.trust) if isinstance(exc, ssl.SSLError) else str(exc)
+                state.error = told or type(exc).__name__
                 logger.log(
                     logging.INFO if pause > REDIAL_SECONDS else logging.WARNING,
                     "%s: %s",
