@@ -20,6 +20,7 @@ import os
 import shutil
 import signal
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -77,12 +78,12 @@ ENGINES = [
 ]
 
 
-class _Managed:
-    def start(self) -> None:
-        raise NotImplementedError
+class _Managed(ABC):
+    @abstractmethod
+    def start(self) -> None: ...
 
-    def close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def close(self) -> None: ...
 
     def __enter__(self: _Self) -> _Self:
         try:

@@ -223,15 +223,20 @@ def test_a_node_that_is_down_at_start_is_no_error() -> None:
     trial(test)
 
 
+async def node_with_two_addresses(cluster: PeersCluster) -> None:
+    """Two nodes, of which the first has found the other by two addresses."""
+    for _ in range(2):
+        cluster.host()
+        await cluster._add_node()
+    cluster.extra = [f"{cluster.addresses[1]}:{PORT}"]
+    await cluster.start()
+    await cluster.connected()
+    await until(lambda: len([d for d in peer(cluster, 0)._mesh.dials.values() if d.name == "n1"]) == 2)
+
+
 def test_two_addresses_of_one_node_are_one_node() -> None:
     async def test(cluster: PeersCluster) -> None:
-        for _ in range(2):
-            cluster.host()
-            await cluster._add_node()
-        cluster.extra = [f"{cluster.addresses[1]}:{PORT}"]
-        await cluster.start()
-        await cluster.connected()
-        await until(lambda: len([d for d in peer(cluster, 0)._mesh.dials.values() if d.name == "n1"]) == 2)
+        await node_with_two_addresses(cluster)
         fn = Fn()
         await asyncio.gather(*(host.cached(b"k", fn) for host in cluster.hosts))
         assert fn.calls == 1
@@ -249,13 +254,7 @@ def test_another_address_of_a_node_does_not_end_the_connection_there_is(monkeypa
         return await dial(address, *args)
 
     async def test(cluster: PeersCluster) -> None:
-        for _ in range(2):
-            cluster.host()
-            await cluster._add_node()
-        cluster.extra = [f"{cluster.addresses[1]}:{PORT}"]
-        await cluster.start()
-        await cluster.connected()
-        await until(lambda: len([d for d in peer(cluster, 0)._mesh.dials.values() if d.name == "n1"]) == 2)
+        await node_with_two_addresses(cluster)
         ends = [peer(cluster, index)._mesh.peers[name] for index, name in ((0, "n1"), (1, "n0"))]
         before = len(dialled)
         await until(lambda: len(dialled) >= before + 20)
