@@ -46,6 +46,7 @@ class Faults:
         """`slow`: links can be slowed down. `replace`: switches a host on again that has lost power."""
         self._hosts, self._rng, self._log, self._engine = hosts, rng, log, engine
         self._replace = replace
+        self._listing = threading.Lock()
         kinds = [self._kill_sidecar, self._stop_sidecar, self._restart_sidecar, self._part, self._one_way]
         kinds += [self._unplug, self._flap, self._break_callback]
         if slow:
@@ -220,11 +221,12 @@ class Faults:
         return Drawn(_LISTS, host.name, fault)
 
     def _list(self, nodes: list[str]) -> None:
-        for each in self._hosts:
-            each.configure(nodes)
-            if each.sidecar is not None:
-                with suppress(ProcessLookupError):
-                    each.sidecar.signal(signal.SIGHUP)
+        with self._listing:  # two such faults at a time, of two hosts: they write the same files
+            for each in self._hosts:
+                each.configure(nodes)
+                if each.sidecar is not None:
+                    with suppress(ProcessLookupError):
+                        each.sidecar.signal(signal.SIGHUP)
 
     def mend(self, drawn: Sequence[Drawn]) -> None:
         """What was drawn is over. A sidecar that had just been started may have read other lists, and heard no more."""
