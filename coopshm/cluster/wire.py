@@ -88,6 +88,7 @@ class Sender:
         self._news = asyncio.Event()
         self._transfers = 0
         self._broken: str | None = None
+        self._ended = False
         self.bytes_sent = 0
 
     def send(self, message: m.Message) -> None:
@@ -102,6 +103,8 @@ class Sender:
 
     def answer(self, begin: m.Begin, payload: bytes | memoryview) -> None:
         """Queue an entry that somebody waits for."""
+        if self._ended:
+            return  # its payload would be pinned for as long as anybody has this sender
         self._answers.append((begin, memoryview(payload).cast("B")))
         if len(self._answers) > QUEUE_ANSWERS_MAX:
             self._broken = f"does not read: {len(self._answers)} answers wait for it"
@@ -156,6 +159,8 @@ class Sender:
                     continue
                 await self._writer.drain()
         finally:
+            self._ended = True
+            self._answers.clear()
             if self._log is not None and not self._log.written.done():
                 self._log.written.set_exception(ConnectionResetError("the connection ended"))
                 self._log.written.exception()  # whoever waited may be gone as well

@@ -341,3 +341,34 @@ def test_what_ended_a_connection_has_nothing_of_what_was_being_sent() -> None:
         run(attempt())
     finally:
         gc.enable()
+
+
+def test_a_connection_that_ends_lets_go_of_answers_that_wait() -> None:
+    class Payload(bytearray):
+        """As a segment's: pinned for as long as anybody has it."""
+
+    class Writer:
+        def write(self, data: bytes) -> None: ...
+
+        async def drain(self) -> None:
+            raise ConnectionResetError
+
+    def answer(sender: wire.Sender) -> weakref.ref[Payload]:
+        payload = Payload(100)
+        sender.answer(begin(), memoryview(payload))
+        return weakref.ref(payload)
+
+    async def attempt() -> None:
+        sender = wire.Sender(Writer())
+        payloads = [answer(sender) for _ in range(3)]
+        with pytest.raises(ConnectionResetError) as kept:  # which has the sender, in a frame of its traceback
+            await sender.run()
+        payloads.append(answer(sender))  # before whoever asks for it knows that it has ended
+        assert [payload() for payload in payloads] == [None] * 4
+        assert kept.value is not None
+
+    gc.disable()
+    try:
+        run(attempt())
+    finally:
+        gc.enable()
