@@ -144,19 +144,23 @@ class Sender:
                 if self._broken is not None:
                     raise ProtocolError(self._broken)
                 if self._frames:
-                    self._write_frames()
+                    data = self._take_frames()
                 elif answer is not None:
-                    answer = self._write_piece(answer)
+                    data, answer = self._piece(answer)
                 elif self._answers:
-                    answer = self._begin(*self._answers.popleft())
+                    data, answer = self._begin(*self._answers.popleft())
                 elif log is not None:
-                    log = self._write_piece(log)
+                    data, log = self._piece(log)
                 elif self._log is not None:
-                    log = self._write_log(self._log)
+                    data, log = self._take_log(self._log)
                 else:
                     self._news.clear()
                     await self._news.wait()
                     continue
+                # Here, and not where it was made: what fails in a transport is kept by it, with the frames of all its
+                # callers, and payloads pinned in a segment would be among their variables.
+                self._writer.write(data)
+                self.bytes_sent += len(data)
                 await self._writer.drain()
         finally:
             self._ended = True
@@ -169,11 +173,7 @@ class Sender:
             # these variables it would keep payloads pinned in a segment.
             answer = log = None
 
-    def _write(self, data: bytes | memoryview) -> None:
-        self._writer.write(data)
-        self.bytes_sent += len(data)
-
-    def _write_frames(self) -> None:
+    def _take_frames(self) -> bytes:
         taken: list[bytes] = []
         size = 0
         while self._frames and size < PIECE_BYTES:
@@ -181,28 +181,26 @@ class Sender:
             taken.append(self._frames.popleft())
             size += len(taken[-1])
         self._bytes -= size
-        self._write(b"".join(taken))
+        return b"".join(taken)
 
-    def _write_log(self, waiting: _Waiting) -> _Transfer | None:
-        """Send what is short of these entries, as much as a piece has; or begin a longer one."""
+    def _take_log(self, waiting: _Waiting) -> tuple[bytes, _Transfer | None]:
+        """What is short of these entries, as much as a piece has; or the beginning of a longer one."""
         entries, taken, size = waiting.entries, [], 0
         while entries and size < PIECE_BYTES and len(entries[0][1]) <= INLINE_BYTES_MAX:
             taken.append(self._first(*entries.popleft()))
             size += len(taken[-1])
-        if taken:
-            self._write(b"".join(taken))
-        elif entries:
+        if entries and not taken:
             return self._begin(*entries.popleft())
         if not entries:
             self._log = None
             if not waiting.written.done():
-                waiting.written.set_result(None)
-        return None
+                waiting.written.set_result(None)  # whoever waits goes on after this step, in which it is written
+        return b"".join(taken), None
 
-    def _begin(self, begin: m.Begin, payload: memoryview) -> _Transfer | None:
-        """Send the message that an entry begins with; the transfer if there is more to send."""
-        self._write(self._first(begin, payload))
-        return _Transfer(self._transfers, payload, 0) if len(payload) > INLINE_BYTES_MAX else None
+    def _begin(self, begin: m.Begin, payload: memoryview) -> tuple[bytes, _Transfer | None]:
+        """The message that an entry begins with, and the transfer if there is more to send."""
+        first = self._first(begin, payload)
+        return first, _Transfer(self._transfers, payload, 0) if len(payload) > INLINE_BYTES_MAX else None
 
     def _first(self, begin: m.Begin, payload: memoryview) -> bytes:
         """The message that an entry begins with, a new transfer; a short one has all of it."""
@@ -211,12 +209,13 @@ class Sender:
         data = m.encode(structs.replace(begin, transfer=self._transfers, size=len(payload), payload=inline))
         return _HEAD.pack(len(data), _MESSAGE) + data
 
-    def _write_piece(self, transfer: _Transfer) -> _Transfer | None:
+    def _piece(self, transfer: _Transfer) -> tuple[bytes, _Transfer | None]:
+        """The next piece, and the transfer if there is more of it."""
         piece = transfer.payload[transfer.sent : transfer.sent + PIECE_BYTES]
-        head = _HEAD.pack(len(piece) + _TRANSFER.size, _PIECE) + _TRANSFER.pack(transfer.number)
-        self._write(b"".join((head, piece)))  # a copy costs less than a write, and a record of TLS, of the head alone
         transfer.sent += len(piece)
-        return transfer if transfer.sent < len(transfer.payload) else None
+        head = _HEAD.pack(len(piece) + _TRANSFER.size, _PIECE) + _TRANSFER.pack(transfer.number)
+        # A copy costs less than a write, and a record of TLS, of the head alone.
+        return b"".join((head, piece)), transfer if transfer.sent < len(transfer.payload) else None
 
 
 class Budget:

@@ -372,3 +372,58 @@ def test_a_connection_that_ends_lets_go_of_answers_that_wait() -> None:
         run(attempt())
     finally:
         gc.enable()
+
+
+def test_what_failed_in_a_transport_has_nothing_of_what_was_being_sent() -> None:
+    class Payload(bytearray):
+        """As a segment's: pinned for as long as anybody has it."""
+
+    class Writer:
+        """As asyncio's: what fails is kept, and told to who drains."""
+
+        def __init__(self, fails_at: int) -> None:
+            self.failed: Exception | None = None
+            self.writes_left = fails_at
+
+        def write(self, data: bytes) -> None:
+            self.writes_left -= 1
+            if self.writes_left == 0:
+                try:
+                    raise BrokenPipeError
+                except OSError as exc:
+                    self.failed = exc
+
+        async def drain(self) -> None:
+            if self.failed is not None:
+                raise self.failed
+
+    async def serve(sender: wire.Sender, payloads: list[weakref.ref[Payload]]) -> None:
+        payload = Payload(3 * wire.PIECE_BYTES)
+        payloads.append(weakref.ref(payload))
+        with pytest.raises(ConnectionError):
+            await sender.log([(begin(), memoryview(payload))])
+
+    async def attempt(fails_at: int, answers: bool) -> None:
+        payloads: list[weakref.ref[Payload]] = []
+        writer = Writer(fails_at)
+        sender = wire.Sender(writer)
+        if answers:
+            payload = Payload(3 * wire.PIECE_BYTES)
+            payloads.append(weakref.ref(payload))
+            sender.answer(begin(), memoryview(payload))
+            del payload
+        sending = asyncio.ensure_future(serve(sender, payloads))
+        running = asyncio.ensure_future(sender.run())
+        await asyncio.wait([running, sending])
+        assert writer.failed is not None
+        assert isinstance(running.exception(), BrokenPipeError)
+        del running, sending, sender
+        assert [payload() for payload in payloads] == [None] * len(payloads)
+
+    gc.disable()
+    try:
+        for fails_at in 1, 2, 3, 4:  # the beginning, each piece
+            for answers in False, True:
+                run(attempt(fails_at, answers))
+    finally:
+        gc.enable()
