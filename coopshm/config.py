@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -40,6 +40,7 @@ __all__ = [
     "Config",
     "check_name",
     "decode_version",
+    "did_you_mean",
     "encode_version",
     "load",
     "parse_size",
@@ -70,7 +71,8 @@ _UNITS.update({f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", 
 _UNITS.update({f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", 1)})
 
 
-def _did_you_mean(name: object, known: list[str]) -> str:
+def did_you_mean(name: object, known: Sequence[str]) -> str:
+    """Return the end of a message: which of the known names is meant, nothing if none is like it."""
     from difflib import get_close_matches
 
     close = get_close_matches(str(name), known, 1)
@@ -141,9 +143,7 @@ def resolve_object(reference: str, where: str = "reference") -> object:
             found = getattr(found, name)
         except AttributeError as exc:
             known = [other for other in dir(found) if not other.startswith("__")]
-            raise ConfigError(
-                f"{where}: {reference!r}: {module!r} has no {path!r}{_did_you_mean(name, known)}"
-            ) from exc
+            raise ConfigError(f"{where}: {reference!r}: {module!r} has no {path!r}{did_you_mean(name, known)}") from exc
     return found
 
 
@@ -271,7 +271,7 @@ def _check_serializer(serializer: object, where: str) -> None:
     if isinstance(serializer, str):
         if serializer not in SERIALIZERS and not _REFERENCE.fullmatch(serializer):
             known = ", ".join(f'"{name}"' for name in SERIALIZERS)
-            allowed = f'{known}, "package.module:object"{_did_you_mean(serializer, list(SERIALIZERS))}'
+            allowed = f'{known}, "package.module:object"{did_you_mean(serializer, list(SERIALIZERS))}'
             raise not_allowed(where, serializer, allowed)
     elif not (callable(getattr(serializer, "dumps", None)) and callable(getattr(serializer, "loads", None))):
         raise not_allowed(where, serializer, "an object with the methods dumps and loads, or the name of a serializer")
@@ -330,7 +330,7 @@ class Config(NamedTuple):
             return CacheConfig(name)
         known = sorted(self.caches)
         listed = f"the known ones are {', '.join(known)}" if known else "it has no [caches.NAME] table at all"
-        raise UnknownCacheError(f"{self.source} has no cache {shorten(name)}{_did_you_mean(name, known)}; {listed}")
+        raise UnknownCacheError(f"{self.source} has no cache {shorten(name)}{did_you_mean(name, known)}; {listed}")
 
 
 def load(source: Mapping[str, object] | str | os.PathLike[str] | None = None) -> Config:
@@ -409,7 +409,7 @@ def _table(value: object, where: str) -> dict[str, object]:
 def _check_keys(table: Mapping[str, object], known: list[str], where: str) -> None:
     for key, value in table.items():
         if key not in known:
-            hint = _did_you_mean(key, known) or f"; known are {', '.join(known)}"
+            hint = did_you_mean(key, known) or f"; known are {', '.join(known)}"
             if where and isinstance(value, Mapping):
                 hint += '; a cache name with a dot needs quotes: [caches."NAME"]'
             raise ConfigError(f"{where}{key}: there is no such setting{hint}")

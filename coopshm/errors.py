@@ -31,6 +31,7 @@ __all__ = [
     "SegmentError",
     "UnknownCacheError",
     "WaitTimeout",
+    "count",
     "not_allowed",
     "shorten",
     "shorten_text",
@@ -207,6 +208,11 @@ def shorten_text(text: str, limit: int = 80) -> str:
         return text
     tail = (limit - 3) // 2
     return f"{text[: limit - 3 - tail]}...{text[-tail:]}"
+
+
+def count(number: int, singular: str, plural: str) -> str:
+    """Return the number with its noun."""
+    return f"{number} {singular if number == 1 else plural}"
 
 
 def type_name(kind: type) -> str:

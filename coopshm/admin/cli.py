@@ -30,7 +30,8 @@ class _Group(click.Group):
 _EPILOG = """\b
 Exit status:
   0  done; for verify, doctor and config check: and nothing is wrong
-  1  failed (stderr says why), declined, or faults found
+  1  failed (stderr says why), declined, or faults found; for reset --wait: a node
+     has not applied it in time
   2  wrong usage
   3  there is no such cache, or no such key in it
   4  the segment cannot be used: damaged, unfinished, or of another release

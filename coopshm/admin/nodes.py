@@ -32,8 +32,11 @@ def _cluster(session: Session, name: str) -> None:
     now = standing(segment)
     document = {**place._asdict(), "version": segment.version()[0], **now.as_dict()}
     version = version_text(document["version"])
-    made = f"made by {now.last_reset_by}" if now.last_reset_by else "never reset"
-    head = f"{place}: version {version}, reset {now.resets} of the cluster, {made}"
+    if now.node is None:
+        session.print(document, f"{place}: version {version}; in no cluster: it never had a sidecar")
+        return
+    made = f"reset {now.resets} of the cluster, made by {now.last_reset_by}" if now.last_reset_by else "never reset"
+    head = f"{place}: version {version}, {made}; here it is node {now.node}"
     sidecar = f"sidecar: process {now.sidecar}"
     if now.sidecar is None:
         session.print(document, head, "no sidecar runs: the cache is this host's alone")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..errors import count
+
 __all__ = [
     "Block",
     "Cell",
@@ -137,8 +139,3 @@ def age(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
-
-
-def count(number: int, singular: str, plural: str) -> str:
-    """Return the number with its noun."""
-    return f"{number} {singular if number == 1 else plural}"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
 import socket
 import ssl
 import time
@@ -50,7 +52,7 @@ def parse_address(text: str) -> Address:
         host = host[1:-1]
     elif ":" in host:
         colon = ""
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise ValueError(f"{text!r} is no address: write host:port, or [address]:port for IPv6")
     return host, int(port)
 
@@ -119,13 +121,16 @@ class Listener:
             OSError: that is not possible.
             ValueError: it is no loopback address, and nobody could be trusted on it.
         """
-        found = await resolve(address)
-        for each in found:
-            _loopback_only(each[0], self.trust, "listen")
-        for each in found:
-            family = socket.AF_INET6 if ":" in each[0] else socket.AF_INET
-            sock = socket.create_server(each, family=family, backlog=STRANGERS_MAX)
-            self.adopt(sock)
+        try:
+            found = await resolve(address)
+            for each in found:
+                _loopback_only(each[0], self.trust, "listen")
+            for each in found:
+                family = socket.AF_INET6 if ":" in each[0] else socket.AF_INET
+                self.adopt(socket.create_server(each, family=family, backlog=STRANGERS_MAX))
+        except OSError as exc:
+            said = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror  # below: of the resolver
+            raise OSError(exc.errno, f"cluster.listen: {format_address(address)}: {said}") from exc
 
     def adopt(self, sock: socket.socket) -> None:
         """Listen on a socket that listens."""

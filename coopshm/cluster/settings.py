@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ..config import Config, check_name
-from ..errors import ConfigError, not_allowed
+from ..config import Config, check_name, did_you_mean
+from ..errors import ConfigError, count, not_allowed
 from . import trust
+from .links import parse_address
 
 if TYPE_CHECKING:
     from .engine import EngineConfig
 
-__all__ = ["Settings", "parse"]
+__all__ = ["Settings", "parse", "secrets"]
 
 #: As the segment allows it (csrc/relay.c), in seconds.
 _TIMEOUT_MIN, _TIMEOUT_MAX = 0.01, 10.0
@@ -31,6 +31,7 @@ _ENGINE: Final = (
     "engine", "engine_password_file", "engine_ca", "engine_cert", "engine_key", "replicate", "lease_ttl",
     "engine_max_bytes", "compress_above",
 )  # fmt: skip
+_SECURED: Final = {"secret": "a secret", "certificates": "certificates", "none": "nothing, so on loopback only"}
 _TLS: Final = ("tls_cert", "tls_key", "tls_ca")
 
 
@@ -57,17 +58,44 @@ class Settings(NamedTuple):
     drain: float
     engine: EngineConfig | None = None
 
+    def describe(self) -> str:
+        """Return how this node meets the others, and how they are sure of each other, for a message."""
+        if self.engine is not None:
+            how = f"meets others in {self.engine.address}, replicate: {self.engine.replicate}"
+            return f"{how}, secured by a secret"
+        addresses = count(len(self.nodes), "address", "addresses")
+        return f"listens on {self.listen}, {addresses} in `nodes`, secured by {_SECURED[self.trust.kind]}"
+
+    def warnings(self) -> list[str]:
+        """Return what is allowed, and hardly what is meant."""
+        found = []
+        if self.engine is None and self.trust.server is None:
+            found.append(
+                "no secret_file and no tls_cert: every user of this host can be a node, and have the workers run code; "
+                "for trying things out only"
+            )
+        if self.engine is None and not self.nodes:
+            found.append("`nodes` is empty: this node is not connected to any other one")
+        return found
+
 
 def parse(config: Config) -> Settings:
     """Check the `[cluster]` table.
 
     Raises:
-        ConfigError: there is none, or something in it is not allowed; or a file that it names cannot be used.
+        ConfigError: there is none, or something in it is not allowed; a file that it names cannot be used; or there are
+            no caches.
     """
+    if config.implicit:
+        raise ConfigError(
+            "there is no configuration: no coopshm.toml in the current directory, and $COOPSHM_CONFIG names none"
+        )
     if config.cluster is None:
         raise ConfigError(
             f"{config.source} has no [cluster] table: say at least `listen` and `nodes` in it, or `engine`"
         )
+    if not config.caches:
+        raise ConfigError(f"{config.source} has no [caches.NAME] table: there is nothing to connect")
     try:
         return _parse(config.cluster, config.namespace)
     except ConfigError as exc:
@@ -77,14 +105,15 @@ def parse(config: Config) -> Settings:
 def _parse(table: Mapping[str, object], namespace: str) -> Settings:
     for key in table:
         if key not in _KNOWN + _ENGINE:
-            raise ConfigError(f"cluster.{key}: there is no such setting; known are {', '.join(_KNOWN + _ENGINE)}")
+            hint = did_you_mean(key, _KNOWN + _ENGINE) or f"; known are {', '.join(_KNOWN + _ENGINE)}"
+            raise ConfigError(f"cluster.{key}: there is no such setting{hint}")
     nodes = table.get("nodes", ())
     if not isinstance(nodes, (list, tuple)) or not all(isinstance(node, str) for node in nodes):
         raise not_allowed("cluster.nodes", nodes, 'write a list of addresses, such as ["web1:7411", "web2:7411"]')
     for node in nodes:
         _check_address(node, "cluster.nodes")
     listen = _check_address(table.get("listen", "127.0.0.1:7411"), "cluster.listen")
-    name = table.get("name") or socket.gethostname()
+    name = table.get("name", socket.gethostname())
     if (
         not isinstance(name, str)
         or not name.isprintable()
@@ -104,7 +133,7 @@ def _parse(table: Mapping[str, object], namespace: str) -> Settings:
 
 
 def _engine(table: Mapping[str, object], name: str, namespace: str, lease_timeout: float) -> EngineConfig:
-    if more := [key for key in ("listen", "nodes", *_TLS) if key in table]:
+    if more := [key for key in ("listen", "nodes", *_TLS, "tls_names") if key in table]:
         raise ConfigError(f"cluster.{more[0]}: not together with `engine`: nodes either know each other or meet there")
     try:
         from .engine.settings import parse as parse_engine
@@ -124,21 +153,17 @@ def _trust(table: Mapping[str, object], namespace: str, listen: str) -> trust.Tr
     if "tls_names" in table and (not names or "tls_cert" not in given):
         raise ConfigError("cluster.tls_names: goes with tls_cert, and has at least one name")
     paths = {key: os.path.expanduser(str(table[key])) for key in given}
-    try:
-        if "secret_file" in paths and len(given) > 1:
-            raise ConfigError(f"cluster.secret_file: not together with {given[1]}; say either")
-        if "secret_file" in paths:
-            first, *others = trust.read_secrets(paths["secret_file"])
-            return trust.from_secret(first, namespace, *others)
-        if given:
-            missing = [key for key in _TLS if key not in paths]
-            if missing:
-                raise ConfigError(f"cluster.{missing[0]}: is missing; tls_cert, tls_key and tls_ca go together")
-            return trust.from_files(paths["tls_cert"], paths["tls_key"], paths["tls_ca"], names)
-    except (OSError, ValueError, ssl.SSLError) as exc:
-        raise ConfigError(f"cluster.{given[0]}: {exc}") from exc
-    host = listen.rpartition(":")[0].strip("[]")
-    if not trust.is_loopback(host):
+    if "secret_file" in paths and len(given) > 1:
+        raise ConfigError(f"cluster.secret_file: not together with {given[1]}; say either")
+    if "secret_file" in paths:
+        first, *others = secrets(paths["secret_file"], "cluster.secret_file")
+        return trust.from_secret(first, namespace, *others)
+    if given:
+        missing = [key for key in _TLS if key not in paths]
+        if missing:
+            raise ConfigError(f"cluster.{missing[0]}: is missing; tls_cert, tls_key and tls_ca go together")
+        return _certificates(paths, names)
+    if not trust.is_loopback(parse_address(listen)[0]):
         raise ConfigError(
             f"cluster.listen: {listen} can be reached by other hosts; that takes secret_file, or tls_cert, tls_key and "
             f"tls_ca. Without them only a loopback address, such as 127.0.0.1:7411, is allowed"
@@ -146,11 +171,40 @@ def _trust(table: Mapping[str, object], namespace: str, listen: str) -> trust.Tr
     return trust.without()
 
 
+def secrets(path: str, where: str) -> list[bytes]:
+    """Return the secrets in a file, at least one.
+
+    Raises:
+        ConfigError: there are none; the message begins with `where`.
+    """
+    try:
+        return trust.read_secrets(path)
+    except OSError as exc:
+        raise ConfigError(f"{where}: {path} cannot be read: {exc.strerror or exc}") from exc
+    except ValueError as exc:
+        raise ConfigError(f"{where}: {exc}") from exc
+
+
+def _certificates(paths: Mapping[str, str], names: Sequence[str]) -> trust.Trust:
+    for key in _TLS:  # since OpenSSL does not say which of them it could not read
+        try:
+            with open(paths[key], "rb"):
+                pass
+        except OSError as exc:
+            raise ConfigError(f"cluster.{key}: {paths[key]} cannot be read: {exc.strerror or exc}") from exc
+    try:
+        return trust.from_files(paths["tls_cert"], paths["tls_key"], paths["tls_ca"], names)
+    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+        raise ConfigError(f"cluster.{exc}") from exc
+
+
 def _check_address(value: object, where: str) -> str:
-    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-    if not isinstance(value, str) or not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise not_allowed(where, value, 'write "host:port"')
-    return value
+    try:
+        if isinstance(value, str) and parse_address(value):
+            return value
+    except ValueError:
+        pass
+    raise not_allowed(where, value, 'write "host:port", or "[address]:port" for IPv6')
 
 
 def _seconds(value: object, where: str, least: float, most: float) -> float:

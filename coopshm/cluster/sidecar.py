@@ -18,7 +18,7 @@ import socket
 from collections.abc import Callable
 
 from ..config import Config
-from ..errors import ConfigError
+from ..errors import ConfigError, count
 from .host import SegmentHost
 from .peers import Peers, PeersConfig
 from .relay import Relay
@@ -51,8 +51,6 @@ class Sidecar:
         Raises:
             ConfigError: `[cluster]` is missing or wrong, or there are no caches.
         """
-        if not config.caches:
-            raise ConfigError(f"{config.source} has no [caches.NAME] table: there is nothing to connect")
         self.config = config
         self.settings = parse(config)
         self._reread = reread
@@ -78,8 +76,8 @@ class Sidecar:
                 loop.add_signal_handler(number, self.end)
             loop.add_signal_handler(signal.SIGHUP, self._reload)
             await asyncio.gather(*(host.start() for host in self.hosts.values()))
-            where = _where(settings)
-            log.info("sidecar %s: %s, %d caches", settings.name, where, len(self.hosts))
+            where = settings.describe()
+            log.info("sidecar %s: %s; %s", settings.name, where, count(len(self.hosts), "cache", "caches"))
             notify(f"READY=1\nSTATUS=node {settings.name}, {where}")
             await self._ends.wait()
             notify("STOPPING=1")
@@ -124,12 +122,6 @@ class Sidecar:
         elif isinstance(self.relay, Peers):
             self.settings = self.settings._replace(trust=now)
             self.relay.trust(now)
-
-
-def _where(settings: Settings) -> str:
-    if settings.engine is not None:
-        return f"meets others in {settings.engine.address}, replicate: {settings.engine.replicate}"
-    return f"listens on {settings.listen}, trust: {settings.trust.kind}, {len(settings.nodes)} addresses of nodes"
 
 
 def _relay(settings: Settings) -> Relay:

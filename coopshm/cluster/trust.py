@@ -25,7 +25,6 @@ import os
 import ssl
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple, cast
 
 from cryptography import x509
@@ -36,14 +35,17 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from ..errors import count
+
 __all__ = [
     "SECRET_BYTES_MIN",
     "Trust",
     "from_files",
     "from_secret",
     "is_loopback",
-    "read_secret",
+    "no_password",
     "read_secrets",
+    "reason",
     "without",
 ]
 
@@ -60,7 +62,7 @@ class Trust(NamedTuple):
 
     server: ssl.SSLContext | None
     client: ssl.SSLContext | None
-    kind: str  #: for messages
+    kind: str  #: "secret", "certificates", "none"
     names: tuple[str, ...] = ()  #: one of them must be in the other side's certificate, if there are any
 
     def check(self, certificate: Mapping[str, object] | None) -> None:
@@ -90,25 +92,39 @@ def _is_name(allowed: str, name: str) -> bool:
 
 def without() -> Trust:
     """No way to be sure of anybody."""
-    return Trust(None, None, "none, on loopback only")
+    return Trust(None, None, "none")
 
 
 def from_files(certificate: str, key: str, authority: str, names: Sequence[str] = ()) -> Trust:
     """Trust by the certificates in these PEM files, in those with one of these names if any are given.
 
     Raises:
-        OSError, ssl.SSLError: a file cannot be read, or is not what it should be.
+        OSError, ssl.SSLError, ValueError: a file cannot be read, or is not what it should be.
     """
     contexts = _contexts()
     for context in contexts:
-        context.load_cert_chain(certificate, key)
-        context.load_verify_locations(authority)
+        try:
+            context.load_cert_chain(certificate, key, password=no_password)
+        except ssl.SSLError as exc:
+            why = f"{certificate} and {key} are not a certificate and the key to it, both in PEM"
+            raise ValueError(f"tls_cert, tls_key: {why}{reason(exc)}") from exc
+        except ValueError as exc:
+            raise ValueError(f"tls_key: {exc}") from exc
+        try:
+            context.load_verify_locations(authority)
+        except ssl.SSLError as exc:
+            raise ValueError(f"tls_ca: {authority} has no certificates in PEM{reason(exc)}") from exc
     return Trust(*contexts, "certificates", tuple(names))
 
 
-def read_secret(path: str) -> bytes:
-    """Return the first of `read_secrets`."""
-    return read_secrets(path)[0]
+def reason(exc: ssl.SSLError) -> str:
+    """Return what OpenSSL says, in brackets, for the end of a message; nothing if it has no words for it."""
+    return f" ({exc.reason.lower().replace('_', ' ')})" if exc.reason else ""
+
+
+def no_password() -> str:
+    """Instead of OpenSSL's question on the terminal, which a service does not have."""
+    raise ValueError("the key is encrypted; write it without a password, readable by its owner only")
 
 
 def read_secrets(path: str) -> list[bytes]:
@@ -118,10 +134,11 @@ def read_secrets(path: str) -> list[bytes]:
         OSError: it cannot be read.
         ValueError: others may read it, or one of them is too short, or there is none.
     """
-    mode = os.stat(path).st_mode
-    if mode & 0o077:
-        raise ValueError(f"{path}: others than its owner may use it (mode {mode & 0o777:04o}); chmod 600 it")
-    secrets = [line.strip() for line in Path(path).read_bytes().splitlines() if line.strip()]
+    with open(path, "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if mode & 0o077:
+            raise ValueError(f"{path}: others than its owner may use it (mode {mode & 0o777:04o}); chmod 600 it")
+        secrets = [line.strip() for line in file.read().splitlines() if line.strip()]
     for secret in secrets or [b""]:
         _check_length(secret, path)
     return secrets
@@ -129,10 +146,9 @@ def read_secrets(path: str) -> list[bytes]:
 
 def _check_length(secret: bytes, what: str) -> None:
     if len(secret) < SECRET_BYTES_MIN:
+        has = count(len(secret), "byte", "bytes")
         how = "make one by: head -c 32 /dev/urandom | base64"
-        raise ValueError(
-            f"{what}: {len(secret)} bytes are too short for a secret, {SECRET_BYTES_MIN} are needed; {how}"
-        )
+        raise ValueError(f"{what}: too short for a secret: it has {has}, and needs {SECRET_BYTES_MIN}; {how}")
 
 
 def from_secret(secret: bytes, namespace: str, *others: bytes) -> Trust:

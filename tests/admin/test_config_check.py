@@ -100,7 +100,7 @@ def test_what_the_host_lacks_is_a_mistake(admin) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("lissten = '127.0.0.1:1'", "cluster.lissten: there is no such setting"),
+        ("lissten = '127.0.0.1:1'", "cluster.lissten: there is no such setting, did you mean 'listen'?"),
         ("nodes = 'web1:1'", "cluster.nodes: 'web1:1' is not allowed"),
         ("secret_file = 'nowhere'", "cluster.secret_file: "),
     ],

@@ -91,3 +91,13 @@ def test_flights_shows_who_computes_what_for_whom(admin, settings, cache) -> Non
     rows = {row[0]: row[-4:] for row in admin.table("flights c")}
     assert rows[str(owner.pid)] == ["1", "yes", "('product',", "42)"]
     assert rows[str(dead.pid)][-3:-1] == ["0", "no"]
+
+
+def test_a_cache_that_never_had_a_sidecar_is_in_no_cluster(admin, use, namespace) -> None:
+    use([], version=7)
+    assert admin.text("reset c --version 8").count("\n") == 1
+    assert admin.text("cluster c") == (
+        f"cache 'c' in namespace '{namespace}': version 8; in no cluster: it never had a sidecar\n"
+    )
+    document = admin.json("cluster c")
+    assert (document["node"], document["sidecar"], document["nodes"]) == (None, None, [])

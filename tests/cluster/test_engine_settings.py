@@ -6,9 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
 from coopshm import config as configuration
 from coopshm.cluster import settings as cluster_settings
+from coopshm.cluster import trust
 from coopshm.errors import ConfigError
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -17,9 +25,17 @@ SECRET = "0123456789abcdef0123456789abcdef"
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, str]:
     made = {}
-    for name, text in {"secret": SECRET, "short": "x", "password": "of the engine\n", "open": SECRET}.items():
+    key = Ed25519PrivateKey.generate()
+    contents = {
+        "secret": SECRET.encode(), "short": b"x", "password": b"of the engine\n", "open": SECRET.encode(),
+        "empty": b"", "bytes": b"\xff" * 40,
+        "cert": trust._certificate(key, key, is_authority=True).public_bytes(Encoding.PEM),
+        "key": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        "locked": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")),
+    }  # fmt: skip
+    for name, data in contents.items():
         path = tmp_path / name
-        path.write_text(text)
+        path.write_bytes(data)
         path.chmod(0o644 if name == "open" else 0o600)
         made[name] = str(path)
     return made
@@ -42,9 +58,9 @@ def test_everything_can_be_said(files: dict[str, str]) -> None:
     config = parsed(
         engine="rediss+sentinel://shop@s1,s2:7,[::1]:8/service/1",
         engine_password_file=files["password"],
-        engine_ca=files["open"],
-        engine_cert=files["open"],
-        engine_key=files["secret"],
+        engine_ca=files["cert"],
+        engine_cert=files["cert"],
+        engine_key=files["key"],
         secret_file=files["secret"],
         namespace="shops",
         replicate="all",
@@ -55,7 +71,7 @@ def test_everything_can_be_said(files: dict[str, str]) -> None:
     assert config.address.hosts == (("s1", 26379), ("s2", 7), ("::1", 8))
     assert (config.address.service, config.address.database) == ("service", 1)
     assert (config.address.user, config.address.password) == ("shop", "of the engine")
-    assert config.tls == (files["open"], files["open"], files["secret"])
+    assert config.tls == (files["cert"], files["cert"], files["key"])
     assert (config.namespace, config.replicate, config.lease_ttl) == ("shops", "all", 3.0)
     assert (config.bytes_max, config.compress_above) == (2 << 30, 8192)
 
@@ -68,7 +84,9 @@ def test_everything_can_be_said(files: dict[str, str]) -> None:
         ({"secret_file": "open"}, "secret_file: .*chmod 600"),
         ({"secret_file": "/nowhere"}, "secret_file: .*cannot be read"),
         ({"engine": 5}, "cluster.engine"),
-        ({"engine": "http://cache"}, "cluster.engine: http scheme"),
+        ({"engine": "http://cache"}, "cluster.engine: it begins with none of redis://"),
+        ({"engine": "redis://a:²"}, "no host:port"),
+        ({"engine": "redis://a/²"}, "the database is a number"),
         ({"engine": "redis://a,b"}, "one host only"),
         ({"engine": "redis+sentinel://a"}, "which service"),
         ({"engine": "redis+cluster://a/1"}, "too much of a path"),
@@ -86,6 +104,12 @@ def test_everything_can_be_said(files: dict[str, str]) -> None:
         ({"engine": "redis://u:p@a", "engine_password_file": "password"}, "say either"),
         ({"engine_password_file": "open"}, "chmod 600"),
         ({"engine_password_file": 5}, "cluster.engine_password_file"),
+        ({"engine_password_file": "empty"}, "cluster.engine_password_file: .* is empty"),
+        ({"engine_password_file": "bytes"}, "cluster.engine_password_file: .* is not UTF-8"),
+        ({"tls_names": ["a"]}, "cluster.tls_names: not together"),
+        ({"engine": "rediss://a", "engine_ca": "secret"}, "cluster.engine_ca: .* has no certificates"),
+        ({"engine": "rediss://a", "engine_cert": "cert", "engine_key": "secret"}, "cluster.engine_cert, engine_key: "),
+        ({"engine": "rediss://a", "engine_cert": "cert", "engine_key": "locked"}, "engine_key: the key is encrypted"),
     ],
 )
 def test_what_is_not_allowed_is_named(files: dict[str, str], table: dict[str, Any], message: str) -> None:

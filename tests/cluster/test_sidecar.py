@@ -16,10 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
 import coopshm
 from coopshm import config as configuration
 from coopshm.cluster import settings as cluster_settings
+from coopshm.cluster import trust
 from coopshm.cluster.sidecar import notify
 from coopshm.errors import ConfigError
 from tests.namespaces import Inside, mount_namespaces
@@ -158,6 +166,7 @@ def test_two_hosts_are_one_cache(hosts) -> None:
     assert one.ask("reset") == (4, [])
     code, text, _ = one.ask("admin", "cluster", "c")
     assert (code, "no sidecar runs" in text) == (0, True)
+    assert "here it is node n0" in text
 
     # And both come back.
     assert [host.ask("start") for host in hosts] == ["READY=1", "READY=1"]
@@ -223,12 +232,18 @@ def test_settings_have_defaults_and_are_checked(tmp_path) -> None:
     assert (settings.nodes, settings.lease_timeout, settings.trust.server) == ((), 1.0, None)
     with pytest.raises(ConfigError, match=r"no \[cluster\] table"):
         cluster_settings.parse(configuration.load({}))
+    with pytest.raises(ConfigError, match="there is nothing to connect"):
+        cluster_settings.parse(configuration.load({"cluster": {}}))
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"node": []}, "cluster.node: there is no such setting"),
+        ({"node": []}, "cluster.node: there is no such setting, did you mean 'nodes'"),
+        ({"x": 1}, "known are name, namespace, listen"),
+        ({"listen": "::1:7411"}, "for IPv6"),
+        ({"listen": "web1:²"}, "host:port"),
+        ({"name": ""}, "cluster.name"),
         ({"nodes": "web1:7411"}, "cluster.nodes"),
         ({"nodes": ["web1"]}, "host:port"),
         ({"listen": "0.0.0.0:7411"}, "secret_file"),
@@ -241,7 +256,7 @@ def test_settings_have_defaults_and_are_checked(tmp_path) -> None:
         ({"drain": True}, "cluster.drain"),
         ({"secret_file": "/nowhere/at/all"}, "cluster.secret_file"),
         ({"secret_file": 1}, "cluster.secret_file"),
-        ({"secret_file": "/s", "tls_cert": "/c"}, "not together"),
+        ({"secret_file": "/s", "tls_cert": "/c"}, ": cluster.secret_file: not together"),
         ({"tls_cert": "/c"}, "cluster.tls_key: is missing"),
         ({"tls_cert": "/c", "tls_names": "web1"}, "cluster.tls_names"),
         ({"tls_cert": "/c", "tls_names": []}, "at least one name"),
@@ -263,17 +278,32 @@ def test_a_secret_that_others_can_read_is_refused(tmp_path) -> None:
     assert parsed(tmp_path, secret_file=str(secret), listen="0.0.0.0:7411").trust.server is not None
 
 
-def test_the_command_checks_a_configuration(tmp_path) -> None:
-    def run(*args: str) -> Any:
-        program = [sys.executable, "-c", "from coopshm.cluster.command import main; main()", *args]
-        return subprocess.run(program, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=WATCHDOG)
+def test_files_that_are_no_certificates_are_named(tmp_path) -> None:
+    key = Ed25519PrivateKey.generate()
+    formats = (Encoding.PEM, PrivateFormat.PKCS8)
+    made = {
+        "cert": trust._certificate(key, key, is_authority=True).public_bytes(Encoding.PEM),
+        "key": key.private_bytes(*formats, NoEncryption()),
+        "locked": key.private_bytes(*formats, BestAvailableEncryption(b"x")),
+        "other": Ed25519PrivateKey.generate().private_bytes(*formats, NoEncryption()),
+        "none": b"",
+    }
+    for name, data in made.items():
+        (tmp_path / name).write_bytes(data)
 
-    good = write_config(tmp_path, "n", "127.0.0.1", [])
-    assert run("--config", str(good), "--check").returncode == 0
-    bad = tmp_path / "bad.toml"
-    bad.write_text("[caches.c]\n")
-    done = run("--config", str(bad), "--check")
-    assert (done.returncode, "no [cluster] table" in done.stderr, "Traceback" in done.stderr) == (1, True, False)
+    def refused(cert: str, key: str, ca: str) -> str:
+        files = {"tls_cert": cert, "tls_key": key, "tls_ca": ca}
+        with pytest.raises(ConfigError) as caught:
+            parsed(tmp_path, **{name: str(tmp_path / file) for name, file in files.items()})
+        return str(caught.value).partition(": cluster.")[2]
+
+    assert refused("none", "key", "cert").startswith("tls_cert, tls_key: ")
+    assert refused("cert", "other", "cert").startswith("tls_cert, tls_key: ")
+    assert (
+        refused("cert", "nowhere", "cert") == f"tls_key: {tmp_path}/nowhere cannot be read: No such file or directory"
+    )
+    assert refused("cert", "locked", "cert").startswith("tls_key: the key is encrypted")
+    assert refused("cert", "key", "none").startswith(f"tls_ca: {tmp_path}/none has no certificates in PEM")
 
 
 def test_the_service_manager_is_told_also_by_an_abstract_socket(monkeypatch) -> None:

@@ -412,9 +412,9 @@ def test_secrets_are_long_and_private(tmp_path: Path) -> None:
     path.write_bytes(SECRET + b"\n")
     path.chmod(0o644)
     with pytest.raises(ValueError, match="chmod 600"):
-        trust.read_secret(str(path))
+        trust.read_secrets(str(path))
     path.chmod(0o600)
-    assert trust.read_secret(str(path)) == SECRET
+    assert trust.read_secrets(str(path)) == [SECRET]
     path.write_bytes(b"\n " + SECRET + b" \r\n\n" + SECRET[::-1] + b"\n")
     assert trust.read_secrets(str(path)) == [SECRET, SECRET[::-1]]
     for bad in (b"", b"\n \n", SECRET + b"\n" + SECRET[:-1]):
@@ -423,7 +423,7 @@ def test_secrets_are_long_and_private(tmp_path: Path) -> None:
             trust.read_secrets(str(path))
     path.write_bytes(SECRET[:-1])
     with pytest.raises(ValueError, match="too short"):
-        trust.read_secret(str(path))
+        trust.read_secrets(str(path))
     with pytest.raises(ValueError, match="too short"):
         trust.from_secret(b"", "shop")
 

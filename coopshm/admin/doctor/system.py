@@ -82,7 +82,9 @@ def check_files(host: Host, caches: int, pids: Mapping[int, str]) -> Iterator[Fi
     """Is there a descriptor for each cache in each process?"""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < caches + _OTHER_FILES:
-        text = f"a process may have {soft} open files here, and needs one for each of {caches} caches besides its own"
+        text = (
+            f"a process may have {soft} open files here, and needs one for each cache, {caches} in all, besides its own"
+        )
         yield Finding("open-files", WARNING, text, f"ulimit -n (the hard limit is {hard}), or LimitNOFILE= of the unit")
     else:
         limit = "any number of" if soft == resource.RLIM_INFINITY else str(soft)

@@ -13,6 +13,7 @@ is right is known here only (connection.py).
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import NamedTuple, cast
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -74,7 +75,7 @@ def parse(url: str) -> Address:
     """
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES:
-        raise ValueError(f"{parts.scheme or 'no'} scheme; known are {', '.join(f'{name}://' for name in _SCHEMES)}")
+        raise ValueError(f"it begins with none of {', '.join(f'{name}://' for name in _SCHEMES)}")
     kind, encrypted = _SCHEMES[parts.scheme]
     login, _, names = parts.netloc.rpartition("@")
     user, _, password = (unquote(part) for part in login.partition(":"))
@@ -102,7 +103,7 @@ def parse(url: str) -> Address:
 
 
 def _database(text: str) -> int:
-    if not text.isdigit():
+    if not re.fullmatch("[0-9]{1,9}", text):
         raise ValueError(f"the database is a number, not {text}")
     return int(text)
 
@@ -112,7 +113,7 @@ def _host(text: str, port: int) -> tuple[str, int]:
     if not colon:
         host, number = text, str(port)
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not number.isdigit() or not 0 < int(number) < 65536:
+    if not host or not re.fullmatch("[0-9]{1,5}", number) or not 0 < int(number) < 65536:
         raise ValueError(f"{text or 'nothing'} is no host:port")
     return host, int(number)
 

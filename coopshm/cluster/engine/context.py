@@ -31,7 +31,7 @@ class EngineConfig:
         name: this node's.
         namespace: caches of other namespaces are not seen.
         address: where the engine is (address.parse).
-        secret: at least 32 bytes that all nodes share (trust.read_secret).
+        secret: at least 32 bytes that all nodes share (settings.secrets).
         tls: files for an address with TLS.
         replicate: "all": each host takes every entry; "on_demand": it takes what its workers miss.
         lease_timeout: that a worker waits for the cluster's answer before it computes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 from ...config import parse_size
 from ...errors import ConfigError, not_allowed
 from .. import trust
+from ..settings import secrets
 from .address import Address, Tls
 from .address import parse as parse_address
 from .context import EngineConfig
@@ -31,10 +33,7 @@ def parse(table: Mapping[str, object], name: str, namespace: str, lease_timeout:
         raise ConfigError(
             "cluster.secret_file: is missing; who can write to an engine must not be able to run code here"
         )
-    try:
-        secret = trust.read_secret(paths["secret_file"])
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"cluster.secret_file: {exc}") from exc
+    secret = secrets(paths["secret_file"], "cluster.secret_file")[0]
     replicate = table.get("replicate", EngineConfig.replicate)
     if replicate not in ("all", "on_demand"):
         raise not_allowed("cluster.replicate", replicate, '"all" or "on_demand"')
@@ -61,9 +60,11 @@ def _path(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise not_allowed(where, value, "write the path of a file")
     path = os.path.expanduser(value)
-    if not os.access(path, os.R_OK):
-        raise ConfigError(f"{where}: {path} cannot be read")
-    return path
+    try:
+        with open(path, "rb"):
+            return path
+    except OSError as exc:
+        raise ConfigError(f"{where}: {path} cannot be read: {exc.strerror or exc}") from exc
 
 
 def _address(url: object, paths: Mapping[str, str]) -> Address:
@@ -77,6 +78,7 @@ def _address(url: object, paths: Mapping[str, str]) -> Address:
         raise ConfigError("cluster.engine_ca, engine_cert and engine_key are for rediss://... only")
     if ("engine_cert" in paths) != ("engine_key" in paths):
         raise ConfigError("cluster.engine_cert and engine_key go together")
+    _check_certificates(paths)
     if "engine_password_file" in paths:
         if address.password:
             raise ConfigError("cluster.engine_password_file: there is a password in cluster.engine as well; say either")
@@ -84,8 +86,34 @@ def _address(url: object, paths: Mapping[str, str]) -> Address:
         mode = os.stat(path).st_mode
         if mode & 0o077:
             raise ConfigError(f"cluster.engine_password_file: others than its owner may use {path}; chmod 600 it")
-        address = address._replace(password=Path(path).read_text(encoding="utf-8").strip())
+        try:
+            password = Path(path).read_text(encoding="utf-8").strip()
+        except ValueError as exc:
+            raise ConfigError(f"cluster.engine_password_file: {path} is not UTF-8: {exc}") from exc
+        if not password:
+            raise ConfigError(f"cluster.engine_password_file: {path} is empty")
+        address = address._replace(password=password)
     return address
+
+
+def _check_certificates(paths: Mapping[str, str]) -> None:
+    """Load what the client will load, so that it is not first told when it connects."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if "engine_ca" in paths:
+        try:
+            context.load_verify_locations(paths["engine_ca"])
+        except ssl.SSLError as exc:
+            text = f"{paths['engine_ca']} has no certificates in PEM{trust.reason(exc)}"
+            raise ConfigError(f"cluster.engine_ca: {text}") from exc
+    if "engine_cert" in paths:
+        cert, key = paths["engine_cert"], paths["engine_key"]
+        try:
+            context.load_cert_chain(cert, key, password=trust.no_password)
+        except ssl.SSLError as exc:
+            text = f"{cert} and {key} are not a certificate and the key to it, both in PEM{trust.reason(exc)}"
+            raise ConfigError(f"cluster.engine_cert, engine_key: {text}") from exc
+        except ValueError as exc:
+            raise ConfigError(f"cluster.engine_key: {exc}") from exc
 
 
 def _size(value: object, where: str) -> int:

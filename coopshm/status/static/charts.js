@@ -1,6 +1,6 @@
 // Drawn by hand, as SVG: lines over time, and the map of the arena. Each has a text that says what it shows.
 
-import { bytes, count, h, s } from "./dom.js";
+import { bytes, count, h, plural, s } from "./dom.js";
 
 const HEIGHT = 150;
 const LEFT = 64;
@@ -36,7 +36,7 @@ export function lines(title, at, series, { marks = [], format, width, top = 0 })
     s("line", { x1: x(mark.at), x2: x(mark.at), y1: TOP, y2: HEIGHT - BOTTOM }),
     s("path", { d: `M${x(mark.at) - 5},${TOP - 9} h10 l-5,9 z` })));
   const last = series.map((line) => `${line.name} ${format(line.values[line.values.length - 1] ?? 0)}`).join(", ");
-  const label = `${title}, now: ${last}${flags.length ? `; ${flags.length} resets` : ""}`;
+  const label = `${title}, now: ${last}${flags.length ? `; ${plural(flags.length, "reset")}` : ""}`;
   return h("figure", {},
     h("figcaption", {}, title),
     s("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img", "aria-label": label },

@@ -56,6 +56,9 @@ const few = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 
 export const count = (n) => (n < 100000 ? whole.format(n) : compact.format(n));
 
+/** A number with its noun. */
+export const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
+
 export const rate = (n) => `${n === 0 ? "0" : n < 10 ? few.format(n) : count(n)}/s`;
 
 export function bytes(n) {

@@ -1,7 +1,7 @@
 // What is shown of the caches: the list of all, and each part of the one that was chosen.
 
 import { arena, lines } from "./charts.js";
-import { bar, bytes, count, duration, h, moment, percent, rate, table } from "./dom.js";
+import { bar, bytes, count, duration, h, moment, percent, plural, rate, table } from "./dom.js";
 
 export const address = (cache) => `#${encodeURIComponent(cache.namespace)}/${encodeURIComponent(cache.cache)}`;
 
@@ -102,7 +102,6 @@ function tiles(cache, more) {
     tile("Takeovers", count(more.takeovers), "of computations whose process died"));
 }
 
-const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
 
 function flights(cache, more) {
@@ -191,10 +190,11 @@ function cluster(cache) {
     cells: [other.name, h("span", { class: other.state === "live" ? null : "bad" }, NODE_STATES[other.state]),
       other.applied ? "applied" : h("span", { class: "bad" }, "not yet"), moment(other.since)],
   }));
-  const maker = by === null ? "" : `, made by ${by.startsWith("#") ? "a host without a name" : by.split("#")[0]}`;
+  const made = by === null ? "The cluster has not been reset yet."
+    : `Reset ${count(resets)} of the cluster, made by ${by.startsWith("#") ? "a host without a name" : by.split("#")[0]}.`;
   return titled("Cluster",
     h("p", { class: "note" }, sidecar === null ? "No sidecar runs: the cache is this host's alone."
-      : `This host is ${node ?? "without a name"}; its sidecar is process ${sidecar}. Reset ${count(resets)} of the cluster${maker}.`),
+      : `This host is ${node ?? "without a name"}; its sidecar is process ${sidecar}. ${made}`),
     sidecar === null ? null : h("div", { class: "scroll" },
       table("The other nodes of the cluster, as the sidecar knows them", columns, rows, "The sidecar knows of no other node.")));
 }
