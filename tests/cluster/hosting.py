@@ -11,8 +11,11 @@ from typing import Any
 import coopshm
 from coopshm import config as configuration
 from coopshm.cluster.host import SegmentHost
-from coopshm.cluster.relay import Ended, Entry, Host, KeyId, Relay, Stamp, Status
+from coopshm.cluster.relay import Ended, Entry, Host, KeyId, Kind, Relay, Stamp, Status
+from coopshm.cluster.segment import key_id_of
 from coopshm.keys import encode_key
+from coopshm.values import codec
+from tests.conftest import clean
 from tests.procs import Child, Tally
 
 #: Longer than any test; for waits that must not end by the clock.
@@ -63,12 +66,27 @@ async def hosted(settings: dict[str, Any], lease_timeout: float = LONG) -> Async
         await host.stop()
 
 
-def grants(host: SegmentHost) -> Callable[[Stamp, KeyId], None]:
-    return host.grant
+def stamp_of(host: SegmentHost) -> Stamp:
+    standing = host.standing()
+    assert standing is not None
+    return standing.stamp
 
 
 def encoded(key: object) -> KeyId:
     return encode_key(key)
+
+
+def entry(key: object, value: object) -> Entry:
+    """As another host hands it on."""
+    format, pieces = codec("pickle").encode(value)
+    data = encoded(key)
+    return Entry(key_id_of(data), data, format, Kind.VALUE, b"".join(pieces))
+
+
+def left_clean(settings: dict[str, Any]) -> bool:
+    """Nothing is left in cache `c`, looked at from this process."""
+    coopshm.configure(settings)
+    return clean(coopshm.open("c"))
 
 
 # ---- workers
