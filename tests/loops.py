@@ -31,6 +31,7 @@ def go(main: Callable[[], Coroutine[Any, Any, Any]], loop: str = "") -> Any:
     return RUN[loop or _loop](watched())
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], object]) -> None:
+    """Return once the condition holds."""
     while not condition():
         await asyncio.sleep(0.001)

@@ -20,6 +20,7 @@ import pytest
 import coopshm
 from coopshm import _codes, limits, once
 from tests.conftest import clean
+from tests.loops import go, until
 from tests.procs import WATCHDOG, Child
 
 #: Long enough for a call to begin to wait, short enough to be waited for.
@@ -329,18 +330,6 @@ def _async(value: Any) -> Any:
 
 
 # ---- tasks that share a loop
-
-
-def go(main: Any) -> Any:
-    async def watched() -> Any:
-        return await asyncio.wait_for(main(), WATCHDOG)
-
-    return asyncio.run(watched())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("first", ["raise", "compute", "endless"])

@@ -40,16 +40,6 @@ class Nodes(Cluster):
     def isolate(self, index: int, how: str) -> None:
         raise NotImplementedError("these have one engine, which fails for all")
 
-    async def close(self) -> None:
-        for relay in self.relays:
-            if relay is not None:
-                await relay.stop(0)
-        for host in self.hosts:
-            host.relay = None
-            for flight in list(host.flights.values()):
-                if flight.timer is not None:
-                    flight.timer.cancel()
-
     def counted(self, what: str) -> int:
         """By all relays together."""
         return sum(relay.status().counters[what] for relay in self.relays if relay is not None)

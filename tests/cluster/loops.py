@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-T = TypeVar("T")
+from tests.procs import WATCHDOG
 
-#: Seconds after which something hangs.
-WATCHDOG = 60.0
+T = TypeVar("T")
 
 
 def run(what: Coroutine[Any, Any, T]) -> T:

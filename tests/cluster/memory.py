@@ -339,6 +339,12 @@ class MemoryHost:
         if flight.timer is not None:
             flight.timer.cancel()
 
+    def close(self) -> None:
+        """Nobody waits any more."""
+        self.relay = None
+        for key in list(self.flights):
+            self.forget(key)
+
     def flight(self, key: KeyId) -> Flight:
         """The flight of a key; one that nothing has happened to if there is none."""
         return self.flights.get(key) or Flight(self.stamp, 0, _nothing, asyncio.get_running_loop().create_future())

@@ -45,6 +45,14 @@ class Proxy:
         if not directions:
             self._open.set()
 
+    def fail(self, how: str, inward: str, outward: str) -> None:
+        """As `Cluster.isolate` says, of a node to which things come in one direction, and go in the other."""
+        self.refusing = how == "cut"
+        self.pause, self.chunk = (0.01, 20_000) if how == "slow" else (0.0, 65536)
+        if how == "cut":
+            self.cut()
+        self.block(*{"drop": (inward, outward), "deaf": (inward,), "mute": (outward,)}.get(how, ()))
+
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None

@@ -66,25 +66,11 @@ class EngineCluster(Cluster):
 
     def isolate(self, index: int, how: str) -> None:
         self.isolated[index] = how
-        proxy = self.proxies.get(index)
-        if proxy is None:
-            return
-        proxy.refusing = how == "cut"
-        proxy.pause, proxy.chunk = (0.01, 20_000) if how == "slow" else (0.0, 65536)
-        if how == "cut":
-            proxy.cut()
-        blocked = {"drop": ("there", "back"), "deaf": ("back",), "mute": ("there",)}
-        proxy.block(*blocked.get(how, ()))
+        if index in self.proxies:
+            self.proxies[index].fail(how, inward="back", outward="there")
 
     async def close(self) -> None:
-        for relay in self.relays:
-            if relay is not None:
-                await relay.stop(0)
-        for host in self.hosts:
-            host.relay = None
-            for flight in list(host.flights.values()):
-                if flight.timer is not None:
-                    flight.timer.cancel()
+        await super().close()
         for proxy in self.proxies.values():
             await proxy.stop()
 

@@ -81,26 +81,13 @@ class PeersCluster(Cluster):
 
     def isolate(self, index: int, how: str) -> None:
         for (one, to), proxy in self.proxies.items():
-            if index not in (one, to):
-                continue
-            proxy.refusing = how == "cut"
-            proxy.pause, proxy.chunk = (0.01, 20_000) if how == "slow" else (0.0, 65536)
-            if how == "cut":
-                proxy.cut()
-            inward = "there" if to == index else "back"
-            outward = "back" if to == index else "there"
-            blocked = {"drop": (inward, outward), "deaf": (inward,), "mute": (outward,)}
-            proxy.block(*blocked.get(how, ()))
+            if to == index:
+                proxy.fail(how, inward="there", outward="back")
+            elif one == index:
+                proxy.fail(how, inward="back", outward="there")
 
     async def close(self) -> None:
-        for relay in self.relays:
-            if relay is not None:
-                await relay.stop(0)
-        for host in self.hosts:
-            host.relay = None
-            for flight in list(host.flights.values()):
-                if flight.timer is not None:
-                    flight.timer.cancel()
+        await super().close()
         for proxy in self.proxies.values():
             await proxy.stop()
 

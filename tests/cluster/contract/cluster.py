@@ -1,7 +1,7 @@
 """What the contract's tests have: computations and clusters under their control. A test class for a relay gives a
 `cluster_of`, which makes clusters of its kind (see test_peers.py).
 
-Everything happens over real sockets. Tests wait for conditions, not for time; `loops.WATCHDOG` ends what hangs.
+Everything happens over real sockets. Tests wait for conditions, not for time; `procs.WATCHDOG` ends what hangs.
 """
 
 from __future__ import annotations
@@ -15,16 +15,11 @@ from typing import Any
 from coopshm.cluster.relay import NodeState, Relay, Stamp
 from tests.cluster.loops import run
 from tests.cluster.memory import MemoryHost
+from tests.loops import until
 
 #: Seconds. Long where a test must not come to it, short where it is about it.
 LONG = 50.0
 SHORT = 0.3
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Return once the condition holds."""
-    while not condition():
-        await asyncio.sleep(0.002)
 
 
 class Fn:
@@ -66,8 +61,13 @@ class Cluster(ABC):
         through, and nobody is told), "deaf" (nothing reaches it), "mute" (nothing comes from it), "slow", or "" (as it
         should be)."""
 
-    @abstractmethod
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """End all that runs."""
+        for relay in self.relays:
+            if relay is not None:
+                await relay.stop(0)
+        for host in self.hosts:
+            host.close()
 
     def host(self, **options: Any) -> MemoryHost:
         self.hosts.append(MemoryHost(f"n{len(self.hosts)}", self.lease_timeout, **options))
