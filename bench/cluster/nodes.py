@@ -93,12 +93,6 @@ def entries() -> int:
     return coopshm.open("pages").stats().entries
 
 
-def alone() -> int:
-    """In a worker: how many computations began without the cluster's answer, in all of its host."""
-    bypasses = coopshm.open("pages").stats().bypasses
-    return sum(count for cause, count in bypasses.items() if "lease" in cause or "cluster" in cause)
-
-
 class Worker(Asked[tuple[Callable[[], object], None], object]):
     """A process on a host; started when made."""
 
@@ -272,10 +266,6 @@ class Cluster:
         """Return once so many entries are on each of these nodes (default: on all)."""
         for node in self.nodes if nodes is None else nodes:
             until(lambda node=node: node.worker.call(entries) >= count, self.logs)  # type: ignore[misc]
-
-    def computed_alone(self) -> int:
-        """Computations that began because the cluster did not answer in time."""
-        return sum(node.worker.call(alone) for node in self.nodes)
 
     def logs(self) -> str:
         return "\n".join(f"{node.name}: {node.sidecar.log()}" for node in self.nodes if node.sidecar is not None)

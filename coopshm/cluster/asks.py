@@ -222,8 +222,3 @@ class Asker:
             elif now >= wish.again:
                 wish.again = now + (ASK_AGAIN_SECONDS if wish.state is _State.ASKED else CONFIRM_SECONDS)
                 self._send_ask(cache, key_id, wish)
-
-    def next_tick(self) -> float:
-        """When there will be something to do; infinity: when there is news."""
-        times = (min(wish.until, wish.again) for wish in self._wishes.values() if wish.state is not _State.GRANTED)
-        return min(times, default=float("inf"))

@@ -23,7 +23,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from .relay import KEY_ID_BYTES_MAX, Stamp
+from .relay import KEY_ID_BYTES_MAX
 from .stamps import COUNTER_MAX, SEEN_MAX
 
 __all__ = [
@@ -339,7 +339,3 @@ def decode(data: bytes | memoryview) -> Message:
         return _decoder.decode(data)
     except (msgspec.MsgspecError, RecursionError) as exc:
         raise ValueError(f"not a message: {exc}") from None
-
-
-def stamp_of(wire: WireStamp) -> Stamp:
-    return Stamp(*wire)

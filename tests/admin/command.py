@@ -18,7 +18,7 @@ COMMAND = str(Path(sys.executable).with_name("coopshm-admin"))
 LOOKING = ("list", "stats c", "keys c", "get c k", "flights c", "verify c --no-lock")
 
 #: Where things lie in a segment; see csrc/layout.h.
-LAYOUT, STATE, WRITE_LOCK, EPOCHS, EPOCH_BYTES, ENTRIES, VERSION = 8, 16, 320, 640, 4320, 16, 224
+LAYOUT, WRITE_LOCK, EPOCHS, EPOCH_BYTES, ENTRIES, VERSION = 8, 320, 640, 4320, 16, 224
 
 #: Exit statuses.
 FAILED, USAGE, NOTHING, UNUSABLE, DENIED, BUSY = 1, 2, 3, 4, 5, 6

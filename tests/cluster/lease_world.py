@@ -66,7 +66,6 @@ class World:
         self.lossy = lossy
         self.nodes: dict[str, Node] = {}
         self.queues: dict[tuple[str, str], deque[object]] = {}
-        self.cut: set[frozenset[str]] = set()
         self.calm = 0.0  # since when no node is lost, cut off or cold, and no message either
         self.computations: dict[tuple[Stamp, KeyId], int] = {}
         self.granted_at: dict[tuple[str, KeyId], float] = {}
@@ -110,9 +109,6 @@ class World:
         members = Members({name: self.nodes[name].instance for name in node.sees | {node.name}})
         node.owner.view(members, self.now)
         node.asker.view(members, self.now)
-
-    def reachable(self, one: str, other: str) -> bool:
-        return one in self.nodes and other in self.nodes and frozenset((one, other)) not in self.cut
 
     def see(self, node: Node, other: str) -> None:
         """A connection is a matter of both: what was under way in a former one is gone."""
@@ -336,7 +332,6 @@ class World:
     def heal(self) -> None:
         """Everybody sees everybody, nothing is lost any more, all are at one stamp, and computations end."""
         self.lossy = False
-        self.cut.clear()
         latest = max(node.stamp for node in self.nodes.values())
         for node in self.nodes.values():
             if node.stamp != latest:

@@ -13,7 +13,6 @@ class Granian(Server):
     """With threads, for WSGI."""
 
     interface = "wsgi"
-    concurrency = 32
     drops_unread = True  # what is in the queue of a worker's own socket, too
 
     def bind(self) -> socket.socket:
@@ -35,4 +34,3 @@ class Granian(Server):
 
 class Asgi(Granian):
     interface = "asgi"
-    concurrency = 1000

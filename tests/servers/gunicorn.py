@@ -64,16 +64,13 @@ class Gunicorn(Server):
 
 class Gthread(Gunicorn):
     config = "gthread.py"
-    concurrency = 32
 
 
 class Gevent(Gunicorn):
     config = "gevent.py"
-    concurrency = 1000
 
 
 class Uvicorn(Gunicorn):
     config = "uvicorn.py"
     application = "tests.servers.app.asgi:application"
-    concurrency = 1000
     drops_unread = True

@@ -51,8 +51,6 @@ class Server:
 
     #: Worker processes.
     workers = 3
-    #: How many requests one worker works on at the same time.
-    concurrency = 1
     #: Whether `reload` has the workers run the newest code.
     reload_loads_code = True
     #: Whether some process has the cache at each moment while workers are replaced after some requests (else it may be

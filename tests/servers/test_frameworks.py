@@ -33,7 +33,6 @@ CLIENTS = 12
 class Framework(Server):
     """An example application, as its head says that it is started."""
 
-    concurrency = 16
     examples = EXAMPLES
     admin: tuple[str, ...] = ()  # the command that has coopshm-admin's commands
     products = "/products"

@@ -10,7 +10,6 @@ from tests.servers.site import EXAMPLES
 
 
 class Uvicorn(Server):
-    concurrency = 1000
     drops_unread = True
     # Its master runs no code of the user's, and replaces a worker after that has ended: all may be gone at one time.
     recycling_keeps_cache = False

@@ -28,9 +28,6 @@ class Uwsgi(Server):
 
     def __init__(self, site: Site, arguments: Sequence[str] = ()) -> None:
         super().__init__(site, arguments)
-        for option in ("--threads", "--gevent"):
-            if option in arguments:
-                self.concurrency = int(arguments[arguments.index(option) + 1])
         shop = site.directory / "shop"  # what the file calls the application
         shop.mkdir(exist_ok=True)
         (shop / "wsgi.py").write_text("from tests.servers.app.wsgi import application\n")

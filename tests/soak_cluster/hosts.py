@@ -63,12 +63,6 @@ class Plan(NamedTuple):
     replicate: str  # by the engine: "all", "on_demand"
 
 
-class Stopped(NamedTuple):
-    pid: int  # as the host sees it
-    handle: int
-    begin: int
-
-
 class SoakHost:
     """One host, with everything that runs there. What comes back after power was lost is another one, under another
     name, but the same node to the cluster."""
@@ -83,7 +77,6 @@ class SoakHost:
         self.nodes = list(plan.addresses)
         self._switch, self._plan, self._log, self._life = switch, plan, log, life
         self._asking = threading.Lock()
-        self._stopped: list[Stopped] = []
         (plan.directory / "secret").write_text(SECRET)
         (plan.directory / "secret").chmod(0o600)
         source.begin(self.directory)
