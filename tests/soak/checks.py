@@ -38,8 +38,9 @@ import numpy as np
 from coopshm import _codes, _segment
 
 from . import records
+from .intervals import Interval, covered
 from .records import ALARM, BEGIN, CALL, CONT, DEAD, END, FORK, HELD, KILL, PUBLISH, RESET, STOP, UNFINISHED, name_of
-from .witness import Interval, Witness
+from .witness import Witness
 
 _STORED, _BUSY = _codes.OK, _segment.lib.CSM_BUSY
 _CODES = {getattr(_segment.lib, name): name[4:].lower() for name in ("CSM_STALE", "CSM_FORKED", "CSM_BUSY")}
@@ -72,17 +73,6 @@ class Computation:
     def __str__(self) -> str:
         end = "killed" if self.code is None else f"publish at {self.published}, code {self.code}"
         return f"{name_of(self.who)} from {self.begin}, {end}"
-
-
-def union(intervals: list[Interval], begin: int, end: int) -> int:
-    """Length of what the intervals cover of [begin, end]."""
-    total, at = 0, begin
-    for first, last in sorted(intervals):
-        first, last = max(first, at), min(last, end)
-        if last > first:
-            total += last - first
-            at = last
-    return total
 
 
 class Histories:
@@ -280,12 +270,12 @@ class Histories:
             ]
         if self.witness:
             reasons += self.witness.lock
-        rest = end - begin - union(reasons, begin, end) - int(record["delay"]) * 1000
+        rest = end - begin - covered(reasons, begin, end) - int(record["delay"]) * 1000
         what = "reset" if is_reset else f"{records.HOWS[how]} of key {key}"
         cut = ", cut by a kill" if kind == UNFINISHED else ""
         text = f"{what} by {name_of(who)}, {(end - begin) / 1e6:.0f} ms from {begin}{cut}"
         if is_reset:
-            turns = union([*reasons, *((b, e) for b, e, by in self._resets if by != who)], begin, end)
+            turns = covered([*reasons, *((b, e) for b, e, by in self._resets if by != who)], begin, end)
             alone = end - begin - turns - int(record["delay"]) * 1000
             self.longest_reset = max(self.longest_reset, Hang(rest, text))
             rest = alone

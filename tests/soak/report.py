@@ -29,6 +29,16 @@ _VIOLATIONS = (
 )
 
 
+def in_detail(found: list[tuple[str, str]]) -> None:
+    """Print the first violations of each kind."""
+    for what in dict.fromkeys(what for what, _ in found):
+        texts = [text for of, text in found if of == what]
+        for text in texts[:_DETAILS]:
+            print(f"{what}: {text[:_CHARACTERS]}")
+        if len(texts) > _DETAILS:
+            print(f"{what}: and {len(texts) - _DETAILS} more")
+
+
 def table(
     options: argparse.Namespace, seconds: float, histories: Any, watch: Any, stats: Any, left: Any,
     found: list[tuple[str, str]],
@@ -95,12 +105,7 @@ def table(
     if not found:
         print("soak: no violation")
         return
-    for what in dict.fromkeys(what for what, _ in found):
-        texts = [text for of, text in found if of == what]
-        for text in texts[:_DETAILS]:
-            print(f"{what}: {text[:_CHARACTERS]}")
-        if len(texts) > _DETAILS:
-            print(f"{what}: and {len(texts) - _DETAILS} more")
+    in_detail(found)
     print(
         f"soak: VIOLATIONS; again: python -m tests.soak --seconds {options.seconds:g} --processes {options.processes}"
         f" --seed {options.seed} --memory-limit '{options.memory_limit}' --kills {options.kills:g}"

@@ -19,6 +19,7 @@ from collections import defaultdict
 from typing import Any
 
 from . import goods
+from .intervals import Interval
 from .records import now
 
 _EVERY_NS = 40_000_000
@@ -26,8 +27,6 @@ _LOCK_AT, _GEOMETRY_AT, _ROWS_OFF = 320 // 8, 64 // 8, 14  # csrc/layout.h
 _ROW_WORDS, _PID = 4096 // 8, 1
 _KEPT_NS = 30_000_000_000
 _LONG_TURN_NS = 1_000_000  # a critical section takes less than a thousandth of that
-
-Interval = tuple[int, int]
 
 
 class _Process:

@@ -13,11 +13,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from coopshm.resets import nodes_of
+from tests.procs import forked
 
 from . import goods
 from .caller import Caller, stamp_of
@@ -95,23 +95,6 @@ class Answerer:
     def listen(self) -> None:
         for line in sys.stdin:
             print(json.dumps(self.answer(json.loads(line))), flush=True)
-
-
-def forked(body: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        body()
-        code = 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ from typing import Any
 
 from coopshm import _codes
 from coopshm._core import lib
+from tests.soak.intervals import covered
 
 from .events import Stamp
 from .histories import FOREVER, Bound, Computation, Histories, Place, as_stamp
@@ -246,21 +247,10 @@ class Judge:
         reasons = [*self._h.stops.get(who, ())]
         reasons += [(made.at, made.end) for made in self._of_key[call["cache"], call["key"]]]
         reasons += [(made.at, made.end) for made in self._of_who[who]]
-        rest = (end - begin - _covered(reasons, begin, end) - call["starved"]) / _SECOND
+        rest = (end - begin - covered(reasons, begin, end) - call["starved"]) / _SECOND
         faults = [f"{fault} on {on}" for fault, on, first, last in self._h.faults if first < end and last > begin]
         stamps = sum(begin < time < end for time in self._h.seen[call["host"], call["cache"]].values())
         self.longest = max(self.longest, (rest, f"{what}; meanwhile {', '.join(faults) or 'nothing wrong'}"))
         bound = _LIMIT + (1 + stamps) * self._lease_timeout + len(faults) * (self._lease_timeout + self._dead_after)
         if rest > bound:
             self._violation("hang", f"{rest:.1f} s without a reason, {bound:.1f} allowed: {what}; meanwhile {faults}")
-
-
-def _covered(intervals: list[tuple[int, int]], begin: int, end: int) -> int:
-    """Length of what the intervals cover of [begin, end]."""
-    total, at = 0, begin
-    for first, last in sorted(intervals):
-        first, last = max(first, at), min(last, end)
-        if last > first:
-            total += last - first
-            at = last
-    return total

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from tests.soak.report import in_detail
+
 from .histories import Histories
 from .judge import Judge
 from .run import Run
-
-_DETAILS, _CHARACTERS = 6, 1200  # per kind of violation, and per violation
 
 #: Always in the table, with 0 when there is none.
 _VIOLATIONS = ("value", "stamp", "P2", "source", "once on the host", "once in the cluster", "hang", "error", "crash")
@@ -69,11 +69,6 @@ def table(run: Run, histories: Histories, judge: Judge, seconds: float, again: s
     for what, number in kinds.items():
         row(what, number)
     print()
-    for what in dict.fromkeys(what for what, _ in found):
-        texts = [text for of, text in found if of == what]
-        for text in texts[:_DETAILS]:
-            print(f"{what}: {text[:_CHARACTERS]}")
-        if len(texts) > _DETAILS:
-            print(f"{what}: and {len(texts) - _DETAILS} more")
+    in_detail(found)
     print(f"soak of a cluster: VIOLATIONS; again: {again}" if found else "soak of a cluster: no violation", flush=True)
     return len(found)
