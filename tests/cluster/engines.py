@@ -381,11 +381,19 @@ class Sentinels(_Managed):
         self.master, self.replica = self.replica, self.master
 
     def come_back(self) -> None:
-        """The former master is started, as a replica; return once it follows the present one."""
+        """The former master is started, as a replica; return once it follows the present one. (Or that one follows it:
+        on a busy machine the sentinels take who is slow to be gone, and exchange them once more.)"""
         self.replica.configure(replicaof=f"{self.master.address} {self.master.port}")
         self.replica.start()
-        until(lambda: self.replica.info("replication")["role"] == "slave", self.replica.log)
-        until(lambda: self.replica.info("replication")["master_link_status"] == "up", self.replica.log)
+        until(self._follows, self.replica.log)
+
+    def _follows(self) -> bool:
+        for master, replica in ((self.master, self.replica), (self.replica, self.master)):
+            found = replica.info("replication")
+            if found["role"] == "slave" and found["master_link_status"] == "up":
+                self.master, self.replica = master, replica
+                return True
+        return False
 
 
 class RedisCluster(_Managed):
