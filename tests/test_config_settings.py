@@ -8,26 +8,11 @@ from coopshm.config import (
     MEMORY_LIMIT_MAX,
     MEMORY_LIMIT_MIN,
     CacheConfig,
-    load,
     parse_size,
     segment_name,
 )
 from coopshm.errors import ConfigError
-
-MIB = 1024 * 1024
-
-
-def refusal(source):
-    with pytest.raises(ConfigError) as caught:
-        load(source)
-    return str(caught.value)
-
-
-def refusal_of(setting, value, **others):
-    message = refusal({"caches": {"example": {setting: value, **others}}})
-    assert message.startswith(f"<mapping>: caches.example.{setting}")
-    return message
-
+from tests.test_config import MIB, refusal, refusal_of
 
 # ---- names
 

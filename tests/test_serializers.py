@@ -21,15 +21,7 @@ from coopshm.values import (
     STR,
     codec,
 )
-
-
-def payload(encoded):
-    return b"".join(encoded.pieces)
-
-
-def round_trip(coder, value):
-    encoded = coder.encode(value)
-    return coder.decode(encoded.format, payload(encoded))
+from tests.test_values import payload, round_trip
 
 
 @pytest.mark.parametrize("serializer", ["pickle", "raw", "json", "msgpack", pickle], ids=str)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import ipaddress
 import logging
 import random
@@ -15,12 +14,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from coopshm.cluster import links, trust
+from tests.cluster.authority import Authority
 from tests.cluster.loops import run
 
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -69,50 +65,16 @@ async def serving(how: trust.Trust) -> AsyncIterator[Served]:
         await served.listener.close()
 
 
-def authority(name: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    return key, certificate(key, key, name, name, 10, is_authority=True)
-
-
-def certificate(
-    key: ec.EllipticCurvePrivateKey,
-    signer: ec.EllipticCurvePrivateKey,
-    name: str,
-    issuer: str,
-    days: int,
-    is_authority: bool = False,
-    names: Sequence[x509.GeneralName] = (),
-) -> x509.Certificate:
-    now = datetime.datetime.now(datetime.timezone.utc)
-    made = x509.CertificateBuilder().public_key(key.public_key()).serial_number(x509.random_serial_number())
-    made = made.subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-    made = made.issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-    made = made.not_valid_before(now - datetime.timedelta(days=100)).not_valid_after(now + datetime.timedelta(days))
-    made = made.add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-    if names:
-        made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    made = made.add_extension(identifier, critical=False)
-    issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
-    return made.add_extension(issuer_id, critical=False).sign(signer, hashes.SHA256())
-
-
 def files(
-    folder: Path,
-    ca: tuple[ec.EllipticCurvePrivateKey, x509.Certificate],
+    ca: Authority,
     name: str,
-    days: int,
+    days: int = 10,
     names: Sequence[x509.GeneralName] = (),
     allowed: Sequence[str] = (),
 ) -> trust.Trust:
     """Certificate files signed by `ca`, valid for `days` more, for `names`; trusts those for `allowed`."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    made = certificate(key, ca[0], name, "ca", days, names=names)
-    (folder / f"{name}.pem").write_bytes(made.public_bytes(Encoding.PEM))
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (folder / f"{name}.key").write_bytes(private)
-    (folder / f"{name}.ca").write_bytes(ca[1].public_bytes(Encoding.PEM))
-    return trust.from_files(*(str(folder / f"{name}.{kind}") for kind in ("pem", "key", "ca")), names=allowed)
+    certificate, key = ca.certify(name, days=days, names=names)
+    return trust.from_files(str(certificate), str(key), str(ca.path), names=allowed)
 
 
 async def hello(how: trust.Trust, served: Served) -> None:
@@ -143,9 +105,9 @@ def test_who_knows_the_secret_is_heard_over_tls_1_3(trusted: trust.Trust) -> Non
 
 def test_given_certificates_are_trusted(tmp_path: Path) -> None:
     async def check() -> None:
-        ca = authority("ca")
-        async with serving(files(tmp_path, ca, "one", 10)) as served:
-            _, writer = await links.dial(served.address, files(tmp_path, ca, "two", 10))
+        ca = Authority(tmp_path)
+        async with serving(files(ca, "one")) as served:
+            _, writer = await links.dial(served.address, files(ca, "two"))
             writer.write(b"hello")
             assert await served.heard.get() == b"hello"
             writer.transport.abort()
@@ -175,18 +137,18 @@ def test_another_secret_is_refused_on_both_sides(
 @pytest.mark.parametrize("who", ["expired", "foreign", "none"])
 def test_certificates_that_are_not_good_are_refused(who: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """By the server, whatever the client thinks of it."""
-    ca = authority("ca")
+    ca = Authority(tmp_path)
     if who == "none":
         client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         stranger = trust.Trust(None, client, "")
     else:
-        stranger = files(tmp_path, ca if who == "expired" else authority("ca"), "two", -1 if who == "expired" else 10)
+        stranger = files(ca, "two", days=-1) if who == "expired" else files(Authority(tmp_path / "foreign"), "two")
     assert stranger.client is not None
     stranger.client.check_hostname = False
     stranger.client.verify_mode = ssl.CERT_NONE
 
     async def check() -> None:
-        async with serving(files(tmp_path, ca, "one", 10)) as served:
+        async with serving(files(ca, "one")) as served:
             with pytest.raises(OSError):  # noqa: PT011  # an alert or a reset, whichever comes first
                 await hello(stranger._replace(server=stranger.client), served)
             await served.refused()
@@ -204,9 +166,9 @@ WEB1, WEB2 = x509.DNSName("web1.shop.example"), x509.IPAddress(ipaddress.ip_addr
 @pytest.mark.parametrize("allowed", [["*.shop.example", "2001:DB8:0::2"], ["WEB1.shop.example", "2001:db8::2", "x"]])
 def test_with_tls_names_certificates_for_them_are_trusted(allowed: list[str], tmp_path: Path) -> None:
     async def check() -> None:
-        ca = authority("ca")
-        async with serving(files(tmp_path, ca, "one", 10, [WEB1], allowed)) as served:
-            _, writer = await links.dial(served.address, files(tmp_path, ca, "two", 10, [WEB2], allowed))
+        ca = Authority(tmp_path)
+        async with serving(files(ca, "one", names=[WEB1], allowed=allowed)) as served:
+            _, writer = await links.dial(served.address, files(ca, "two", names=[WEB2], allowed=allowed))
             writer.write(b"hello")
             assert await served.heard.get() == b"hello"
             writer.transport.abort()
@@ -220,9 +182,9 @@ def test_with_tls_names_others_are_strangers_on_both_sides(
     who: str, names: list[x509.GeneralName], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Although the authority has signed their certificates."""
-    ca = authority("ca")
-    node = files(tmp_path, ca, "one", 10, [WEB1], ["*.shop.example"])
-    other = files(tmp_path, ca, "two", 10, names)  # which itself trusts anybody
+    ca = Authority(tmp_path)
+    node = files(ca, "one", names=[WEB1], allowed=["*.shop.example"])
+    other = files(ca, "two", names=names)  # which itself trusts anybody
 
     async def check() -> None:
         async with serving(other if who == "who is dialled" else node) as served:
