@@ -35,7 +35,9 @@ def _cluster(session: Session, name: str) -> None:
     if now.node is None:
         session.print(document, f"{place}: version {version}; in no cluster: it never had a sidecar")
         return
-    made = f"reset {now.resets} of the cluster, made by {now.last_reset_by}" if now.last_reset_by else "never reset"
+    by = now.last_reset_by
+    maker = f"a host without a name ({by})" if by and by.startswith("#") else by
+    made = f"reset {now.resets} of the cluster, made by {maker}" if by else "never reset"
     head = f"{place}: version {version}, {made}; here it is node {now.node}"
     sidecar = f"sidecar: process {now.sidecar}"
     if now.sidecar is None:

@@ -1,6 +1,8 @@
 """Takes the pictures of the status page for the docs: `python -m tests.status.screenshot` (or `make screenshot`).
 
-A real gunicorn serves the shop of shop.py to some clients for a while. There are two resets, and a worker is killed.
+A real gunicorn serves the shop of shop.py to some clients for a while. It is a node of a cluster, with a sidecar,
+beside two other nodes on this machine, in namespaces of their own. There are two resets, a worker is killed, and a
+sidecar ends.
 The page is then looked at in a browser, in both themes and at several widths.
 """
 
@@ -12,6 +14,7 @@ import http.client
 import itertools
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -23,6 +26,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import coopshm
+from tests.cluster.test_peers import PORT, address
 from tests.status import shop
 from tests.status.browser import NAMES, Browser
 
@@ -44,6 +49,44 @@ def running(*command: str, environment: dict[str, str], **options: object) -> It
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+class Nodes:
+    """Nodes of one cluster on this machine: the namespace, the configuration and the environment of each. They are
+    sure of each other by a secret, and listen each on a loopback address of its own."""
+
+    def __init__(self, directory: Path, names: list[str]) -> None:
+        self.namespaces = {name: f"shop-{os.getpid()}{'' if name == names[0] else f'-{name}'}" for name in names}
+        addresses = {name: f"{address()}:{PORT}" for name in names}
+        secret = directory / "secret"
+        secret.write_text(secrets.token_hex(32))
+        secret.chmod(0o600)
+        self.environments = {}
+        for name in names:
+            config = directory / f"{name}.toml"
+            table = {
+                "name": name,
+                "namespace": "shop",
+                "listen": addresses[name],
+                "nodes": list(addresses.values()),
+                "secret_file": str(secret),
+            }
+            lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items())
+            config.write_text(f"{shop.CONFIG.format(namespace=self.namespaces[name])}[cluster]\n{lines}\n")
+            inherited = {key: value for key, value in os.environ.items() if not key.startswith("COOPSHM_")}
+            self.environments[name] = {**inherited, "PYTHONPATH": str(ROOT), "COOPSHM_CONFIG": str(config)}
+
+    def clean(self) -> None:
+        for namespace in self.namespaces.values():
+            for path in Path("/dev/shm").glob(f"coopshm:{namespace}:*"):
+                path.unlink()
+
+
+def be_node() -> None:
+    """A node's worker, which has its caches and does nothing: what is in them comes from the others."""
+    caches = [coopshm.open(name) for name in ("pages", "models", "prices")]
+    print(len(caches), flush=True)
+    sys.stdin.read()
 
 
 def ask(port: int, path: str) -> None:
@@ -94,15 +137,12 @@ def main() -> int:
     if browser is None:
         print("there is no chromium here; see `make tools`", file=sys.stderr)
         return 1
-    namespace = f"shop-{os.getpid()}"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COOPSHM_NAMESPACE": namespace}
     bin = Path(sys.executable).parent
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="coopshm-shop-"))
-        config = Path(directory, "coopshm.toml")
-        config.write_text(shop.CONFIG.format(namespace=namespace))
-        environment["COOPSHM_CONFIG"] = str(config)
-        stack.callback(clean, namespace)
+        nodes = Nodes(Path(directory), ["web1", "web2", "web3"])
+        stack.callback(nodes.clean)
+        environment = nodes.environments["web1"]
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=256))
         gunicorn = [sys.executable, "-m", "gunicorn", "--workers", "4", "--threads", "3", "--no-control-socket"]
         bind = ["--bind", f"fd://{listener.fileno()}", "tests.status.shop:application"]
@@ -114,17 +154,29 @@ def main() -> int:
         assert page.stdout is not None
         url = json.loads(page.stdout.readline())["url"]
         port = listener.getsockname()[1]
+        for name in ("web2", "web3"):
+            worker = [sys.executable, "-c", "from tests.status.screenshot import be_node; be_node()"]
+            other = stack.enter_context(running(*worker, environment=nodes.environments[name], stdin=subprocess.PIPE))
+            assert other.stdout is not None
+            other.stdout.readline()
+        sidecars = {
+            name: stack.enter_context(
+                running(str(bin / "coopshm-sidecar"), environment=mine, stderr=subprocess.DEVNULL)
+            )
+            for name, mine in nodes.environments.items()
+        }
         with visited(port):
             for share, version in ((0.55, "2026-11-21"), (0.45, "2026-11-22")):
                 time.sleep(arguments.seconds * share)
                 ask(port, f"/reset/{version}")
             time.sleep(1)  # now many compute
             kill_a_worker(server.pid)
+            sidecars["web3"].terminate()
             time.sleep(2)
             BUILD.mkdir(parents=True, exist_ok=True)
             with Browser(browser) as window:
                 window.look(1600)
-                window.go(f"{url}#{namespace}/pages")
+                window.go(f"{url}#{nodes.namespaces['web1']}/pages")
                 for theme, width in itertools.product(("light", "dark"), (1600, 1000, 400)):
                     take(window, width, theme, BUILD / f"{theme}-{width}.png")
                 take(window, 1280, "light", DOCS, last="#durations")
@@ -134,11 +186,6 @@ def main() -> int:
 def kill_a_worker(master: int) -> None:
     children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)
-
-
-def clean(namespace: str) -> None:
-    for path in Path("/dev/shm").glob(f"coopshm:{namespace}:*"):
-        path.unlink()
 
 
 if __name__ == "__main__":

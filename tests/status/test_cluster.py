@@ -106,6 +106,17 @@ def test_nodes_are_shown_with_their_states(browser, connected: Child, namespace:
         assert browser.problems == []
 
 
+def test_without_a_cluster_there_is_no_card_of_it(browser, cache, namespace: str) -> None:
+    cache().cached("k", lambda: 1)
+    with serve(namespace) as (port, _):
+        browser.look(1280)
+        live(browser, port, f"#{namespace}/c")
+        browser.until("document.querySelector('#processes').textContent.includes('Process')")
+        assert browser.run("document.querySelector('#cluster').checkVisibility()") is False
+        assert "cluster" not in browser.run("document.body.innerText").lower()
+        assert browser.problems == []
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1280])
 def test_it_can_be_read(browser, connected: Child, namespace: str, width: int, theme: str) -> None:

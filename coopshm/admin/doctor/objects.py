@@ -205,7 +205,8 @@ def _check_stats(stats: Stats, known: Known, settings: CacheConfig | None, name:
     for cause, amount in stats.bypasses.items():
         if amount and cause in _CAUSES and not (stats.full and cause in ("full", "items")):
             what, remedy = _CAUSES[cause]
-            text = f"{amount} calls were answered without the cache, since {what} (counted since it was created)"
+            calls = count(amount, "call was", "calls were")
+            text = f"{calls} answered without the cache, since {what} (counted since it was created)"
             yield Finding("bypasses", NOTE, text, remedy, name)
     if known.used and not stats.full:
         yield Finding(

@@ -45,7 +45,8 @@ function live({ sidecar, nodes }) {
 
 const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
-/** The parts of the chosen cache: an id, its class, and how it is drawn from the document. `width` is that of an element. */
+/** The parts of the chosen cache: an id, its class, and how it is drawn from the document (null: not
+ * at all). `width` is that of an element. */
 export const PARTS = [
   ["tiles", "whole bare", tiles],
   ["lookups", "card wide", (cache, more, width) => lines("Look-ups per second", more.series.at, [
@@ -63,6 +64,7 @@ export const PARTS = [
   ["fill", "card wide", (cache, more, width) => lines("Bytes used", more.series.at, [
     { name: `of ${bytes(cache.memory_limit)}`, values: more.series.bytes_used, kind: "blue" },
   ], { marks: marks(more), format: bytes, width, top: cache.memory_limit })],
+  ["cluster", "card whole", cluster],
   ["flights", "card wide", flights],
   ["slowest", "card wide", slowest],
   ["durations", "card", (cache, more) => titled("How long computations took", ...histogram(more.compute, "No computation has ended yet."))],
@@ -70,7 +72,6 @@ export const PARTS = [
   ["bypasses", "card", bypasses],
   ["resets", "card wide", resets],
   ["processes", "card wide", processes],
-  ["cluster", "card whole", cluster],
 ];
 
 const count3 = (n) => (n >= 100 || n === 0 ? count(n) : String(Number(n.toPrecision(2))));
@@ -183,6 +184,7 @@ const NODE_STATES = {
 
 function cluster(cache) {
   const { node, sidecar, resets, last_reset_by: by, nodes } = cache.cluster;
+  if (node === null && sidecar === null) return null;
   const columns = [
     { title: "Node" }, { title: "State", long: true }, { title: "Our reset" }, { title: "Since" },
   ];

@@ -78,7 +78,9 @@ function draw(state, chosen) {
     const place = at(id);
     const style = getComputedStyle(place);
     const width = Math.max(220, place.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight));
-    put(place, drawn(chosen, state.detail, Math.floor(width)));
+    const parts = drawn(chosen, state.detail, Math.floor(width));
+    place.hidden = parts === null;
+    put(place, parts);
   }
 }
 
