@@ -22,7 +22,7 @@ from .relay import Delivered, Entry, Kind, MovedError, ResetFailedError, Stamp, 
 from .segment import SidecarSegment
 from .threads import Worker
 
-__all__ = ["Attached", "flip", "passing", "storing"]
+__all__ = ["Attached", "Flight", "flip", "passing", "storing"]
 
 #: How long the sidecar sleeps at most when nobody rings, in seconds. Also what workers go by when they judge whether it
 #: runs, so well below any lease_timeout.
@@ -82,42 +82,52 @@ class Attached:
 # ---- in a thread
 
 
-def storing(segment: SidecarSegment, generation: int, entry: Entry, awaited: bool) -> Callable[[], Delivered]:
-    """Publishes a value under that generation. `awaited`: a flight that is the sidecar's waits for it."""
+#: A flight and its serial.
+Flight = tuple[int, int]
 
-    def store() -> Delivered:
+#: What became of an entry, and the flight that it was taken for: it has ended with it, or is up for whoever waits.
+Done = tuple[Delivered, Flight | None]
+
+
+def storing(segment: SidecarSegment, generation: int, entry: Entry) -> Callable[[], Done]:
+    """Publishes a value under that generation."""
+
+    def store() -> Done:
         code, call = segment.take(generation, entry.key)
-        if code == _codes.OWNER:
-            try:
-                code = segment.publish(call, entry.key, int(Kind.VALUE), entry.format, (entry.payload,))
-            finally:
-                segment.segment.release(call)
-            if code == _codes.OK:
-                return Delivered.STORED
-            if code in _codes.FULL:
-                return Delivered.PASSED if awaited else Delivered.FULL
-        if code in (_codes.READY, _codes.JOINED):
-            return Delivered.KNOWN
-        if code == _codes.STALE:
-            return Delivered.STALE
-        return Delivered.GONE if code in _NO_LOCK else Delivered.FULL
+        if code != _codes.OWNER:
+            return _refused(code), None
+        taken = seg.flight_of(call)
+        try:
+            code = segment.publish(call, entry.key, int(Kind.VALUE), entry.format, (entry.payload,))
+        finally:
+            segment.segment.release(call)
+        return Delivered.STORED if code == _codes.OK else _refused(code), taken
 
     return store
 
 
-def passing(segment: SidecarSegment, flight: int, serial: int, entry: Entry) -> Callable[[], Delivered]:
+def _refused(code: int) -> Delivered:
+    if code in (_codes.READY, _codes.JOINED):
+        return Delivered.KNOWN
+    if code == _codes.STALE:
+        return Delivered.STALE
+    return Delivered.GONE if code in _NO_LOCK else Delivered.FULL
+
+
+def passing(segment: SidecarSegment, flight: int, serial: int, entry: Entry) -> Callable[[], Done]:
     """Ends a flight that is the sidecar's with an outcome."""
 
-    def hand_on() -> Delivered:
+    def hand_on() -> Done:
         code, call = segment.take_asked(flight, serial)
-        if code == _codes.OWNER:
-            try:
-                code = segment.publish(call, b"", int(entry.kind), entry.format, (entry.payload,))
-            finally:
-                segment.segment.release(call)
-            if code == _codes.NOT_STORED:
-                return Delivered.PASSED
-        return Delivered.GONE if code in _NO_LOCK else Delivered.UNWANTED
+        if code != _codes.OWNER:
+            return Delivered.GONE if code in _NO_LOCK else Delivered.UNWANTED, None
+        try:
+            code = segment.publish(call, b"", int(entry.kind), entry.format, (entry.payload,))
+        finally:
+            segment.segment.release(call)
+        if code == _codes.NOT_STORED:
+            return Delivered.PASSED, (flight, serial)
+        return Delivered.GONE if code in _NO_LOCK else Delivered.UNWANTED, (flight, serial)
 
     return hand_on
 

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from ..config import CacheConfig
 from ..errors import CoopshmError
 from . import segment as seg
-from .attached import Attached, flip, passing, storing
+from .attached import Attached, Flight, flip, passing, storing
 from .relay import (
     Batch,
     Delivered,
@@ -66,6 +66,7 @@ class _Lease(NamedTuple):
     flight: int
     serial: int
     stamp: Stamp
+    nested: bool = False
 
 
 class SegmentHost:
@@ -221,7 +222,7 @@ class SegmentHost:
         if former is not None and former[:2] != flight:
             self._key_ids.pop(former[:2], None)
             self._granted.discard(former[:2])
-        self._leases[key_id] = _Lease(*flight, standing.stamp)
+        self._leases[key_id] = _Lease(*flight, standing.stamp, event.nested)
         self._key_ids[flight] = key_id
         self._relay.ask(self.name, standing.stamp, key_id, event.nested)
 
@@ -256,9 +257,12 @@ class SegmentHost:
         if outcome is None:  # lost: overwritten before it was read
             self._relay.ended(self.name, stamp, key_id, Ended.ABANDONED)
             return
-        kind, format, payload = outcome
-        key = b"" if is_digest(key_id) else key_id
-        self._relay.ended(self.name, stamp, key_id, Entry(key_id, key, format, Kind(kind), payload))
+        number, format, payload = outcome
+        kind, key = Kind(number), key_id
+        if is_digest(key_id):
+            # A value for which there was no room. Nobody can store it without its key, so it is one that is not stored.
+            kind, key = Kind.UNCACHED if kind is Kind.VALUE else kind, b""
+        self._relay.ended(self.name, stamp, key_id, Entry(key_id, key, format, kind, payload))
 
     # ---- where it stands
 
@@ -350,29 +354,47 @@ class SegmentHost:
             if generation is None:
                 return Delivered.STALE
             lease = self._lease(stamp, entry.key_id)
-            if entry.kind is Kind.VALUE:
-                done = await at.worker.do(storing(at.segment, generation, entry, lease is not None))
+            if entry.kind is Kind.VALUE and key_id_of(entry.key) != entry.key_id:
+                done, taken = Delivered.GONE, None  # of another key than it says: nobody could be answered with it
+            elif entry.kind is Kind.VALUE:
+                done, taken = await at.worker.do(storing(at.segment, generation, entry))
             elif lease is None:
                 return Delivered.UNWANTED
             else:
-                done = await at.worker.do(passing(at.segment, lease.flight, lease.serial, entry))
+                done, taken = await at.worker.do(passing(at.segment, lease.flight, lease.serial, entry))
+            if taken is not None and self._answered(entry.key_id, taken, done) and done is Delivered.FULL:
+                done = Delivered.PASSED
             if done in (Delivered.STORED, Delivered.PASSED):
-                self._answered(entry.key_id, lease, done)
                 self._wake()
             if done is not Delivered.STALE or self._generation_of(stamp) in (None, generation):
+                self._not_answered(stamp, entry.key_id, done)
                 return done
             # A cold start: the same stamp, and another generation.
 
-    def _answered(self, key_id: KeyId, lease: _Lease | None, done: Delivered) -> None:
-        """The flight was ended by what was delivered. The core tells no more of it."""
-        if lease is None or self._leases.get(key_id) != lease:
-            return
+    def _answered(self, key_id: KeyId, taken: Flight, done: Delivered) -> bool:
+        """The flight was taken for what was delivered: the core tells no more of it. Whether it was asked for."""
+        lease = self._leases.get(key_id)
+        if lease is None or lease[:2] != taken:
+            return False
         del self._leases[key_id]
-        self._key_ids.pop(lease[:2], None)
-        if lease[:2] in self._granted:  # and not yet taken over
-            self._granted.discard(lease[:2])
+        self._key_ids.pop(taken, None)
+        if taken in self._granted:  # and not yet taken over
+            self._granted.discard(taken)
             ended = Ended.STORED if done is Delivered.STORED else Ended.ABANDONED
             asyncio.get_running_loop().call_soon(self._relay.ended, self.name, lease.stamp, key_id, ended)
+        return True
+
+    def _not_answered(self, stamp: Stamp, key_id: KeyId, done: Delivered) -> None:
+        """Something was delivered, and the relay will take it for the answer to all who asked for that key. A flight
+        that began after the one that it ended, and before the loop came here, has no answer: ask for it anew, after the
+        relay."""
+        lease = self._lease(stamp, key_id)
+        if lease is not None and lease[:2] not in self._granted and done is not Delivered.GONE:  # else it is granted
+            asyncio.get_running_loop().call_soon(self._ask_anew, key_id, lease)
+
+    def _ask_anew(self, key_id: KeyId, lease: _Lease) -> None:
+        if self._leases.get(key_id) == lease and lease[:2] not in self._granted:
+            self._relay.ask(self.name, lease.stamp, key_id, lease.nested)
 
     def find(self, stamp: Stamp, key_id: KeyId) -> Entry | None:
         generation = self._generation_of(stamp)

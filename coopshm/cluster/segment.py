@@ -19,7 +19,7 @@ from ..config import CacheConfig
 from ..errors import BusyError
 from .relay import KEY_ID_BYTES_MAX, KeyId
 
-__all__ = ["Candidate", "Event", "LogEntry", "SidecarSegment", "is_digest", "key_id_of"]
+__all__ = ["Candidate", "Event", "LogEntry", "SidecarSegment", "flight_of", "is_digest", "key_id_of"]
 
 ASK, WITHDRAW, END, STORED, OUTCOME = (
     lib.CSM_LEASE_ASK,
@@ -267,6 +267,11 @@ class Candidate:
         kept, self._kept = self._kept, None
         if kept is not None:
             kept.forget()
+
+
+def flight_of(call: Call) -> tuple[int, int]:
+    """The flight and its serial that the call has the right to end."""
+    return call.ticket.flight, call.ticket.serial
 
 
 def _event(lease: Any) -> Event:

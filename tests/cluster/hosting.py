@@ -102,6 +102,8 @@ def _compute(kind: str, key: object, tally: Tally) -> object:
         raise FailingError(f"{key} failed")
     if kind == "uncached":
         return coopshm.NoCache(f"uncached {key}")
+    if kind == "large":
+        return b"y" * 400_000
     if kind == "nested":
         return ("outer", coopshm.cached("c", ("inner", key), lambda: _compute("value", ("inner", key), tally)))
     return f"computed {key}"
