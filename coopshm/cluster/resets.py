@@ -179,13 +179,14 @@ class Cache:
                 if await self._adopt(claim, standing):
                     pause, patient_until = RETRY_SECONDS, math.inf
                     continue
-                await self._woken_within(pause)
-                pause = min(2 * pause, RETRY_SECONDS_MAX)
+                if not await self._woken_within(pause):  # else it is another reset's turn, and no later for this one's
+                    pause = min(2 * pause, RETRY_SECONDS_MAX)
             self._set_failing(False)
 
-    async def _woken_within(self, seconds: float) -> None:
-        await wait_some(self._wake, seconds)
+    async def _woken_within(self, seconds: float) -> bool:
+        woken = await wait_some(self._wake, seconds)
         self._wake.clear()
+        return woken
 
     async def _adopt(self, claim: Claim, standing: Standing) -> bool:
         try:
