@@ -251,7 +251,7 @@ class Attachment:
         callback = self.config.on_reset
         if callback is not None:
             if isinstance(callback, str):
-                callback = resolve_callable(callback)
+                callback = resolve_callable(callback, f"caches.{self.config.name}.on_reset")
             self._threads().resetter = threading.get_ident()
             callback(version)
         segment.reset_commit(wanted)

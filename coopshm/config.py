@@ -219,9 +219,9 @@ class CacheConfig(_CacheFields):
     ) -> CacheConfig:
         check_name(name, "cache name")
         at = f"caches.{name if '.' not in name else repr(name)}"
-        memory_limit = parse_size(memory_limit, f"{at}.memory_limit")
+        given, memory_limit = memory_limit, parse_size(memory_limit, f"{at}.memory_limit")
         if not MEMORY_LIMIT_MIN <= memory_limit <= MEMORY_LIMIT_MAX:
-            raise not_allowed(f"{at}.memory_limit", memory_limit, "64 KiB to 1 TiB")
+            raise not_allowed(f"{at}.memory_limit", given, "64 KiB to 1 TiB; without a unit it is bytes")
         if max_items is None:
             max_items = max(1024, memory_limit // 1024)
         elif type(max_items) is not int or not 1 <= max_items <= MAX_ITEMS_MAX:
@@ -247,7 +247,7 @@ class CacheConfig(_CacheFields):
         _check_principal(group, f"{at}.group")
         mode = _parse_mode(mode, f"{at}.mode")
         if mode & 0o070 and group is None:
-            allowed = "it lets a group in, but `group` is not set: add `group`, or write mode = 0600"
+            allowed = 'it lets a group in, but `group` is not set: add `group`, or write mode = "0600"'
             raise not_allowed(f"{at}.mode", f"{mode:04o}", allowed)
         return super().__new__(
             cls,
@@ -295,8 +295,8 @@ def _parse_mode(mode: object, where: str) -> int:
     if type(bits) is int and bits & 0o007:
         # P9: what may write a segment chooses the values that its users see, and pickled values can run code.
         hint = f"nobody but the owner and the group may have access, or anyone could change the values; {hint}"
-    if type(bits) is int:
-        raise ConfigError(f"{where}: {bits}, which is {bits:#o}, is not allowed: {hint}")
+    if type(mode) is int:
+        raise ConfigError(f"{where}: {mode}, which is {mode:#o}, is not allowed: {hint}")
     raise not_allowed(where, mode, hint)
 
 

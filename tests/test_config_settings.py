@@ -86,6 +86,7 @@ def test_memory_limit_has_bounds():
     for limit in MEMORY_LIMIT_MIN, MEMORY_LIMIT_MAX:
         assert CacheConfig("a", limit).memory_limit == limit
     assert "64 KiB to 1 TiB" in refusal_of("memory_limit", MEMORY_LIMIT_MIN - 1)
+    assert "'256' is not allowed: 64 KiB to 1 TiB; without a unit it is bytes" in refusal_of("memory_limit", "256")
     assert "64 KiB to 1 TiB" in refusal_of("memory_limit", MEMORY_LIMIT_MAX + 1)
     refusal_of("memory_limit", True)
     refusal_of("memory_limit", "1 M")
@@ -211,3 +212,5 @@ def test_any_other_mode_is_refused(mode):
 
 def test_a_mode_in_decimal_is_refused_with_what_it_means():
     assert "600, which is 0o1130, is not allowed" in refusal_of("mode", 600)
+    assert "caches.example.mode: '0666' is not allowed: nobody but" in refusal_of("mode", "0666")
+    assert 'write mode = "0600"' in refusal_of("mode", "0660"), "TOML has no numbers that begin with 0"

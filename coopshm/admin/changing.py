@@ -105,7 +105,7 @@ def _reset(session: Session, name: str, version: object, wait: float | None, no_
         before, after = segments.reset(place, version, None)
     else:
         _become_owner(place)
-        before, after = segments.reset(place, version, partial(_call_back, session, callback))
+        before, after = segments.reset(place, version, partial(_call_back, session, place, callback))
     old, new = version_text(before), version_text(after)
     changed, called = old != new, old != new and callback is not None
     if changed:
@@ -148,7 +148,9 @@ def _become_owner(place: segments.Place) -> None:
         ) from exc
 
 
-def _call_back(session: Session, callback: str | Callable[[object], object], version: object) -> None:
+def _call_back(
+    session: Session, place: segments.Place, callback: str | Callable[[object], object], version: object
+) -> None:
     """Run the application's code: in its directory, with its configuration, and its output out of ours."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -156,7 +158,7 @@ def _call_back(session: Session, callback: str | Callable[[object], object], ver
         os.environ["COOPSHM_CONFIG"] = session.config_path
     os.environ["COOPSHM_NAMESPACE"] = session.config.namespace
     with contextlib.redirect_stdout(sys.stderr):
-        function = resolve_callable(callback)
+        function = resolve_callable(callback, f"caches.{place.cache}.on_reset")
         try:
             function(version)
         except (Exception, SystemExit) as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import click
@@ -21,6 +22,10 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except CoopshmError as exc:
+            raise FailedError(exc) from exc
+        except OSError as exc:  # most likely of writing the result, where there is no room for it
+            if exc.errno == errno.EPIPE:
+                raise  # click ends in silence: who read has had enough
             raise FailedError(exc) from exc
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -6,7 +6,6 @@ That is imported by who is about to use it: an HTTP server would double the time
 from __future__ import annotations
 
 import signal
-import sys
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -157,7 +156,6 @@ def _serve(
     try:
         with Server(listen, page, everybody=allow_users or allow_remote) as server, Sampler(watch, history, interval):
             session.print({"url": server.address.url()}, f"serving {server.address.url()} (end it with Ctrl-C)")
-            sys.stdout.flush()
             server.serve_forever()
     except _Ended:
         pass

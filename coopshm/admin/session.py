@@ -52,7 +52,7 @@ _CODES: tuple[tuple[type[CoopshmError], int], ...] = (
 class FailedError(click.ClickException):
     """What ends the command with an exit status of its own."""
 
-    def __init__(self, exc: CoopshmError) -> None:
+    def __init__(self, exc: CoopshmError | OSError) -> None:
         super().__init__(str(exc))
         self.exit_code: int = next((code for kind, code in _CODES if isinstance(exc, kind)), FAILED)  # type: ignore[misc]
 
@@ -101,7 +101,8 @@ class Session:
     @cached_property
     def pretty(self) -> bool:
         """Does somebody look at the output, on a terminal that can show more than lines?"""
-        return not self.json and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        there = sys.stdout is not None and sys.stdout.isatty()  # None: the shell's `>&-`
+        return not self.json and there and os.environ.get("TERM", "dumb") != "dumb"
 
     def print(self, document: Mapping[str, object], *blocks: Block | str) -> None:
         """Print the result of the command: as JSON where that was asked for, else the blocks."""

@@ -6,10 +6,11 @@ import json
 import subprocess
 import sys
 from importlib.metadata import version as release
+from pathlib import Path
 
 import pytest
 
-from tests.admin.command import LOOKING, NOTHING, USAGE, path_of
+from tests.admin.command import COMMAND, LOOKING, NOTHING, USAGE, path_of
 from tests.conftest import SHM
 from tests.procs import WATCHDOG
 
@@ -107,6 +108,19 @@ def test_every_command_is_said_in_one_line(admin) -> None:
 
 def test_it_says_which_release_it_is(admin) -> None:
     assert admin.run("--version").stdout == f"coopshm-admin {release('coopshm')}\n"
+
+
+def test_output_that_cannot_be_written_is_one_line_on_stderr(admin, use) -> None:
+    use([])
+    for line in ("list", "stats c --json"):
+        command = [COMMAND, "--namespace", admin.namespace, *line.split()]
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=WATCHDOG
+            )
+        assert (done.returncode, done.stderr) == (1, "coopshm-admin: [Errno 28] No space left on device\n")
+        closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+        assert subprocess.run(closed, stderr=subprocess.PIPE, text=True, check=True, timeout=WATCHDOG).stderr == ""
 
 
 def complete(admin, *words: str) -> list[str]:
