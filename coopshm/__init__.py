@@ -125,8 +125,7 @@ def configure(source: Mapping[str, object] | str | os.PathLike[str] | None = Non
     Cache objects made before keep the settings they were opened with; the functions of this module use the new ones.
 
     Raises:
-        ConfigError: naming the source, the key, the value and what is allowed.
-        FileNotFoundError: there is no such file.
+        ConfigError: naming the source, the key, the value and what is allowed; or the file cannot be read.
     """
     global _configured
     loaded = _config.load(source)

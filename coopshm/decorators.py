@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable
 from types import MethodType
-from typing import NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
 from ._front import Memo, cached
 from .config import check_name
 from .errors import shorten
 from .limits import OnTimeout, check_on_timeout, check_timeout
+from .values import NoCache
 
 __all__ = ["Memoized", "memoize"]
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
 
@@ -22,10 +24,22 @@ R = TypeVar("R")
 class Memoized(Protocol[P, R_co]):
     """A function whose results are cached. Made by `memoize`."""
 
+    @property
+    def __wrapped__(self) -> Callable[P, Any]:
+        """The function itself."""
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
     def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> tuple[object, ...]:
         """Return the key of a call with these arguments."""
+
+    # In a class it is a method, as any function. (Then `cache_key` is the class's: it takes `self` as well.)
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Memoized[P, R_co]: ...
+    @overload
+    def __get__(
+        self: Memoized[Concatenate[Any, Q], R_co], instance: object, owner: type | None = None, /
+    ) -> Callable[Q, R_co]: ...
 
 
 class _Limits(NamedTuple):
@@ -39,7 +53,7 @@ def memoize(
     key: Callable[..., object] | None = None,
     timeout: float | None = None,
     on_timeout: OnTimeout | None = None,
-) -> Callable[[Callable[P, R]], Memoized[P, R]]:
+) -> Callable[[Callable[P, R | NoCache[R]]], Memoized[P, R]]:
     """Return a decorator that caches what a function returns in cache `name`.
 
     The key is the function's module and qualified name with the arguments, the same however they are passed: `f(1)`,
@@ -70,7 +84,7 @@ def memoize(
         None if on_timeout is None else check_on_timeout(on_timeout),
     )
 
-    def decorate(function: Callable[P, R]) -> Memoized[P, R]:
+    def decorate(function: Callable[P, R | NoCache[R]]) -> Memoized[P, R]:
         if not hasattr(function, "__qualname__"):
             raise TypeError(
                 f"memoize() decorates functions, which have a name for the key; {shorten(function)} has none"
