@@ -374,14 +374,15 @@ int csm_wait_no_longer(csm *h, csm_call *call) {
     return code;
 }
 
-void csm_wait_leave(csm *h, csm_call *call) {
-    csm_waiter *w = &call->waiter;
+void csm_flight_withdraw(csm *h, csm_waiter *w, csm_call *call) {
     /* It may have been counted among the readers of an outcome that it will not read. Counted off before the node goes: while it
      * is there, who ends the flight counts it, so an outcome found here did. One found afterwards may not have, and another
      * reader's place would be taken. If the flight ends in between, one reader too many is expected, and the record expires. */
     if (w->serial && w->flight < h->geo.flights && w->owner == csm_self(h)) csm_outcome_done(h, call, w->flight, w->serial);
     csm_flight_leave(h, w);
 }
+
+void csm_wait_leave(csm *h, csm_call *call) { csm_flight_withdraw(h, &call->waiter, call); }
 
 int csm_cycle_check(csm *h, csm_call *call) {
     csm_waiter *w = &call->waiter;

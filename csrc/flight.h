@@ -67,6 +67,9 @@ int csm_flight_join_locked(csm *h, uint64_t generation, uint32_t f, uint64_t ser
 /* Gives the place in the queue up, having read the outcome or not. */
 void csm_flight_leave(csm *h, csm_waiter *waiter);
 
+/* The same for one who will not read the outcome, should there be one. It may wait for the lock, as `call`; NULL: it does not. */
+void csm_flight_withdraw(csm *h, csm_waiter *waiter, csm_call *call);
+
 /* Does `asker`, which has just begun to wait for `target`, wait for itself? Leaves the keys for csm_chain_*. */
 bool csm_cycle_found(csm *h, struct csm_asker asker, uint64_t target);
 

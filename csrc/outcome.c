@@ -135,11 +135,12 @@ bool csm_outcome_find(csm *h, csm_waiter *w) {
     return true;
 }
 
-/* Becomes the writer of a record that nobody reads, unless its flight is in use again, and cleans. Or the code of csm_lock. */
+/* Becomes the writer of a record that nobody reads, unless its flight is in use again, and cleans. Or the code of csm_lock; without a
+ * call of csm_lock_once, and what is left then goes with the record's next outcome, or with the sweep after a reset. */
 static int clean(csm *h, uint32_t f, uint64_t word, csm_call *call) {
     struct csm_outcome *o = &h->outcomes[f];
     if (csm_load(&o->taken) <= KEEP_BYTES) return CSM_OK;
-    int code = csm_lock_within(h, call);
+    int code = call ? csm_lock_within(h, call) : csm_lock_once(h);
     if (code != CSM_OK) return code;
     struct csm_flight *flight = &h->flights[f];
     bool free = csm_load(&flight->serial) == 0 || csm_load(&flight->generation) != csm_load(&h->header->generation);

@@ -35,7 +35,8 @@ void csm_outcome_void_locked(csm *h, uint32_t f, uint64_t serial);
 /* Lock-free: fills waiter->outcome_* with the outcome of the flight that it waited for; false when there is none. */
 bool csm_outcome_find(csm *h, csm_waiter *waiter);
 
-/* `call`, one reader of (f, serial), is done, having read it or not. The last one gives the pages back. */
+/* `call`, one reader of (f, serial), is done, having read it or not. The last one gives the pages back. NULL: one that does not wait for
+ * the lock, and leaves that to others if it is busy. */
 void csm_outcome_done(csm *h, csm_call *call, uint32_t f, uint64_t serial);
 
 /* Gives back the pages of outcomes that nobody may use any more, `generation` being the current one. */

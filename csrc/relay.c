@@ -172,8 +172,9 @@ void csm_relay_want(csm *h, uint32_t f, uint64_t serial) {
 
 /* ---- look */
 
+/* Not with csm_wait_leave, which may wait for the lock: the caller looks, and has the mutex. */
 static void forget(csm *h, struct told *t) {
-    csm_wait_leave(h, &t->want);
+    csm_flight_withdraw(h, &t->want.waiter, NULL);
     *t = (struct told){0};
 }
 

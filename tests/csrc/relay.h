@@ -55,6 +55,14 @@ static inline csm_lease relay_ask(csm *h, csm *s, const char *key, csm_call *cal
 static inline void relay_hold(csm *s, const csm_lease *l) { CHECK_EQ(csm_relay_hold(s, l->flight, l->serial), CSM_OK); }
 static inline void relay_grant(csm *s, const csm_lease *l) { CHECK_EQ(csm_relay_grant(s, l->flight, l->serial), CSM_OK); }
 
+/* `h` asks for `key`, and computes it under the lease. */
+static inline csm_lease relay_granted(csm *h, csm *s, const char *key, csm_call *call) {
+    csm_lease lease = relay_ask(h, s, key, call);
+    relay_grant(s, &lease);
+    CHECK_EQ(csm_wait(h, call, RELAY_LONG_NS), CSM_OWNER);
+    return lease;
+}
+
 /* `key` arrives from another host, with that kind of payload. The code of csm_publish, or of the take. */
 static inline int relay_deliver(csm *s, uint64_t generation, const char *key, const void *data, size_t bytes) {
     csm_call call = {.stalled_ns = 0};

@@ -1,6 +1,6 @@
 /* test_relay.c holds lease.c and relay.c to: with a sidecar a worker that misses asks, and computes when it is granted that, or gets what
- * another host has computed, value or not; the sidecar is told of each thing once; and whatever it does or does not do, no worker waits
- * for it longer than lease_timeout. What happens when processes die or stop in the middle is in tests/crash. */
+ * another host has computed, value or not; and the sidecar is told of each thing once. What if it does not answer is in test_relay_faults.c,
+ * what if processes die or stop in the middle, in tests/crash. */
 #include "relay.h"
 
 #include "digest.h"
@@ -178,17 +178,10 @@ static void a_long_key_has_a_digest(void) {
 
 /* ---- what a granted computation came to */
 
-static csm_lease grant(csm *h, csm *s, const char *key, csm_call *call) {
-    csm_lease lease = relay_ask(h, s, key, call);
-    relay_grant(s, &lease);
-    CHECK_EQ(csm_wait(h, call, RELAY_LONG_NS), CSM_OWNER);
-    return lease;
-}
-
 static void an_outcome_that_was_wanted_is_told(void) {
     csm *h = check_segment(&CHECK_SMALL), *s = relay_sidecar(h, RELAY_LONG_NS);
     csm_call call;
-    csm_lease lease = grant(h, s, "k", &call);
+    csm_lease lease = relay_granted(h, s, "k", &call);
     csm_relay_want(s, lease.flight, lease.serial);
     csm_relay_want(s, lease.flight, lease.serial);
     relay_quiet(s);
@@ -202,17 +195,17 @@ static void an_outcome_that_was_wanted_is_told(void) {
     CHECK_EQ(csm_load(&h->outcomes[lease.flight].word) & 0xffff, 0); /* all have read it */
     CHECK_EQ(check_info(h).waiters, 0);
 
-    lease = grant(h, s, "k", &call); /* not wanted: nothing is written for nobody */
+    lease = relay_granted(h, s, "k", &call); /* not wanted: nothing is written for nobody */
     CHECK_EQ(check_publish_as(h, &call, "k", CSM_FAILURE, "failure", 7), CSM_NOT_STORED);
     relay_expect(s, CSM_LEASE_END);
 
-    lease = grant(h, s, "k", &call);
+    lease = relay_granted(h, s, "k", &call);
     csm_relay_want(s, lease.flight, lease.serial);
     relay_quiet(s);
     CHECK_EQ(csm_abandon(h, &call), CSM_OK);
     relay_expect(s, CSM_LEASE_END);
 
-    lease = grant(h, s, "k", &call);
+    lease = relay_granted(h, s, "k", &call);
     csm_relay_want(s, lease.flight, lease.serial);
     relay_quiet(s);
     CHECK_EQ(check_publish(h, &call, "k", "v", 1), CSM_OK);
@@ -225,7 +218,7 @@ static void an_outcome_that_was_wanted_is_told(void) {
 static void when_who_computes_dies_the_next_one_does_under_the_same_lease(void) {
     csm *h = check_segment(&CHECK_SMALL), *g = check_another(h), *s = relay_sidecar(h, RELAY_LONG_NS);
     csm_call one, two;
-    grant(h, s, "k", &one);
+    relay_granted(h, s, "k", &one);
     CHECK_EQ(check_claim(g, "k", &two), CSM_JOINED);
     relay_let_time_pass();
     relay_quiet(s);
@@ -242,7 +235,7 @@ static void when_who_computes_dies_the_next_one_does_under_the_same_lease(void) 
 static void when_who_computes_dies_and_nobody_waits_it_is_over(void) {
     csm *h = check_segment(&CHECK_SMALL), *g = check_another(h), *s = relay_sidecar(h, RELAY_LONG_NS);
     csm_call call;
-    csm_lease lease = grant(h, s, "k", &call);
+    csm_lease lease = relay_granted(h, s, "k", &call);
     csm_relay_want(s, lease.flight, lease.serial); /* the sidecar itself waits for an outcome, but computes nothing */
     relay_let_time_pass();
     relay_quiet(s);
@@ -300,152 +293,6 @@ static void a_reset_ends_all(void) {
     CHECK_EQ(relay_deliver(s, 2, "k 0", "new", 3), CSM_OK);
     CHECK_EQ(csm_wait(h, &calls[0], RELAY_LONG_NS), CSM_AGAIN);
     check_sound(h);
-}
-
-/* ---- a sidecar that does not answer */
-
-static void nobody_waits_longer_than_lease_timeout_for_an_answer(void) {
-    csm *h = check_segment(&CHECK_SMALL), *s = relay_sidecar(h, RELAY_LONG_NS);
-    csm_call call, unseen;
-    CHECK_EQ(check_claim(h, "unseen", &unseen), CSM_JOINED);
-    relay_is_late(h, unseen.waiter.flight);
-    CHECK_EQ(csm_wait(h, &unseen, RELAY_LONG_NS), CSM_OWNER);
-    csm_lease lease = relay_ask(h, s, "k", &call);
-    CHECK_EQ(csm_wait(h, &call, 0), CSM_TIMEOUT);
-    relay_is_late(h, lease.flight);
-    relay_quiet(s); /* it runs, and says nothing */
-    CHECK_EQ(csm_wait(h, &call, RELAY_LONG_NS), CSM_OWNER);
-    CHECK_EQ(csm_relay_grant(s, lease.flight, lease.serial), CSM_STALE); /* too late */
-    relay_expect(s, CSM_LEASE_WITHDRAW);
-    relay_quiet(s);
-    CHECK_EQ(relay_deliver(s, 1, "k", "v", 1), CSM_JOINED); /* the worker's comes */
-    CHECK_EQ(check_publish(h, &call, "k", "v", 1), CSM_OK);
-    relay_quiet(s);
-    CHECK_EQ(check_stat(h, CSM_STAT_TAKEOVERS), 0);
-    check_sound(h);
-}
-
-static void who_waits_no_longer_computes_unless_somebody_does(void) {
-    csm *h = check_segment(&CHECK_SMALL), *s = relay_sidecar(h, RELAY_LONG_NS);
-    csm_call call, other;
-    csm_lease lease = relay_ask(h, s, "k", &call);
-    CHECK_EQ(csm_wait_no_longer(h, &call), CSM_OWNER);
-    CHECK_EQ(call.waiter.serial, 0);
-    relay_expect(s, CSM_LEASE_WITHDRAW);
-    CHECK_EQ(check_claim(h, "k", &other), CSM_JOINED);
-    CHECK_EQ(csm_wait_no_longer(h, &other), CSM_TIMEOUT);
-    CHECK_EQ(csm_abandon(h, &call), CSM_OK);
-    CHECK_EQ(csm_wait_no_longer(h, &other), CSM_AGAIN);
-    lease = relay_ask(h, s, "k", &call);
-    relay_hold(s, &lease);
-    CHECK_EQ(csm_wait_no_longer(h, &call), CSM_TIMEOUT);
-    CHECK(call.waiter.serial != 0);
-    csm_wait_leave(h, &call);
-}
-
-static void but_for_a_computation_under_way_elsewhere(void) {
-    csm *h = check_segment(&CHECK_SMALL), *s = relay_sidecar(h, RELAY_LONG_NS);
-    csm_call call;
-    csm_lease lease = relay_ask(h, s, "k", &call);
-    relay_hold(s, &lease);
-    relay_is_late(h, lease.flight);
-    relay_quiet(s);
-    CHECK_EQ(csm_wait(h, &call, 0), CSM_TIMEOUT);
-    relay_grant(s, &lease);
-    CHECK_EQ(csm_wait(h, &call, 0), CSM_OWNER);
-}
-
-static void a_sidecar_that_does_not_look_is_nobodys_owner(void) {
-    csm *h = check_segment(&CHECK_SMALL), *s = relay_sidecar(h, RELAY_LONG_NS);
-    csm_call held, taken, calls[2], next;
-    csm_lease leases[2] = {relay_ask(h, s, "held", &held), relay_ask(h, s, "taken", &taken)};
-    relay_hold(s, &leases[0]);
-    CHECK_EQ(csm_relay_take(s, 1, "taken", 5, &calls[1]), CSM_OWNER);
-    uint64_t pid;
-    relay_hangs(h);
-    CHECK_EQ(csm_wait(h, &held, RELAY_LONG_NS), CSM_OWNER);
-    CHECK_EQ(csm_wait(h, &taken, RELAY_LONG_NS), CSM_OWNER);
-    CHECK_EQ(csm_has_sidecar(h, &pid), 0);
-    CHECK_EQ(check_claim(h, "next", &next), CSM_OWNER); /* without asking */
-    CHECK_EQ(check_publish(s, &calls[1], "taken", "v", 1), CSM_STALE);
-    CHECK_EQ(relay_event(s).event, CSM_LEASE_WITHDRAW); /* it goes on: of the other, it knew */
-    CHECK_EQ(csm_has_sidecar(h, &pid), 1);
-    CHECK_EQ(check_publish(h, &held, "held", "v", 1), CSM_OK);
-    CHECK_EQ(check_publish(h, &taken, "taken", "v", 1), CSM_OK);
-    CHECK_EQ(check_publish(h, &next, "next", "v", 1), CSM_OK);
-    relay_ask(h, s, "and so on", &next);
-    check_sound(h);
-}
-
-/* The same by the clock. */
-static void who_sleeps_is_not_kept_longer_either(void) {
-    const uint64_t timeout_ns = 200000000;
-    csm *h = check_segment(&CHECK_SMALL), *s = relay_sidecar(h, timeout_ns);
-    csm_call call;
-    csm_lease lease;
-    while (check_claim(h, "k", &call) == CSM_OWNER) { /* a slow machine: the time has passed already */
-        CHECK_EQ(csm_abandon(h, &call), CSM_OK);
-        csm_relay_look(s, &lease, 1);
-    }
-    CHECK_EQ(csm_relay_look(s, &lease, 1), 1);
-    csm_relay_hold(s, lease.flight, lease.serial);
-    CHECK_EQ(csm_wait(h, &call, UINT64_C(60000000000)), CSM_OWNER);
-}
-
-static void a_dead_sidecar_is_a_dead_owner(void) {
-    csm *h = check_segment(&CHECK_SMALL), *s = relay_sidecar(h, RELAY_LONG_NS);
-    csm_call calls[4], call;
-    csm_lease lease, leases[8];
-    CHECK_EQ(check_claim(h, "asked", &calls[0]), CSM_JOINED);
-    CHECK_EQ(csm_relay_look(s, &lease, 1), 1);
-    CHECK_EQ(check_claim(h, "not seen", &calls[1]), CSM_JOINED);
-    for (uint32_t i = 2; i < 4; i++) {
-        CHECK_EQ(check_claim(h, check_key("k", i), &calls[i]), CSM_JOINED);
-        CHECK(csm_relay_look(s, leases, 8) > 0);
-    }
-    int flipped;
-    csm *t = check_open(csm_descriptor(h), &CHECK_SMALL);
-    CHECK_EQ(csm_join(t, CSM_SIDECAR, 0, NULL, 0, &flipped), CSM_OK);
-    CHECK_EQ(csm_relay_open(t, "other", 5, RELAY_LONG_NS), CSM_BUSY);
-    csm_leave(s);
-    for (int i = 0; i < 4; i++) CHECK_EQ(csm_wait(h, &calls[i], RELAY_LONG_NS), CSM_OWNER);
-    CHECK_EQ(check_claim(h, "next", &call), CSM_OWNER);
-    CHECK_EQ(csm_relay_open(t, "other", 5, RELAY_LONG_NS), CSM_OK);
-    relay_quiet(t);
-    for (int i = 0; i < 4; i++) CHECK_EQ(csm_abandon(h, &calls[i]), CSM_OK);
-    relay_quiet(t);
-    relay_ask(h, t, "k", &call);
-    char origin[CSM_ORIGIN_BYTES];
-    CHECK(csm_origin(h, origin) == 5 + 17 && memcmp(origin, "other#", 6) == 0);
-    check_sound(h);
-}
-
-static void a_sidecar_that_closes_leaves_nobody_waiting(void) {
-    csm *h = check_segment(&CHECK_SMALL), *s = relay_sidecar(h, RELAY_LONG_NS);
-    csm_call calls[2], wanted, call;
-    csm_lease lease = grant(h, s, "wanted", &wanted);
-    csm_relay_want(s, lease.flight, lease.serial);
-    relay_ask(h, s, "seen", &calls[0]);
-    CHECK_EQ(check_claim(h, "not seen", &calls[1]), CSM_JOINED);
-    csm_relay_close(s);
-    for (int i = 0; i < 2; i++) CHECK_EQ(csm_wait(h, &calls[i], RELAY_LONG_NS), CSM_OWNER);
-    CHECK_EQ(check_claim(h, "next", &call), CSM_OWNER);
-    CHECK_EQ(csm_relay_look(s, &lease, 1), CSM_GONE);
-    CHECK_EQ(csm_relay_hold(s, 0, 1), CSM_GONE);
-    CHECK_EQ(csm_relay_take(s, 1, "k", 1, &call), CSM_GONE);
-    csm_relay_close(s);
-    CHECK_EQ(check_info(h).waiters, 0);
-    CHECK_EQ(csm_relay_open(s, "node", 4, RELAY_LONG_NS), CSM_OK);
-    relay_ask(h, s, "k", &call);
-}
-
-static void a_destroyed_segment_is_gone_for_the_sidecar(void) {
-    csm *h = check_segment(&CHECK_SMALL), *s = relay_sidecar(h, RELAY_LONG_NS);
-    csm_lease lease;
-    CHECK_EQ(csm_destroy(h), CSM_OK);
-    CHECK_EQ(csm_relay_look(s, &lease, 1), CSM_GONE);
-    csm_relay_close(s);
-    CHECK_EQ(csm_relay_open(s, "node", 4, RELAY_LONG_NS), CSM_GONE);
 }
 
 /* ---- limits */
@@ -518,10 +365,5 @@ CHECK_MAIN(CHECK_TEST(without_a_sidecar_nobody_asks), CHECK_TEST(who_is_granted_
            CHECK_TEST(when_who_computes_dies_the_next_one_does_under_the_same_lease),
            CHECK_TEST(when_who_computes_dies_and_nobody_waits_it_is_over),
            CHECK_TEST(when_nobody_waits_for_an_answer_it_is_withdrawn), CHECK_TEST(a_reset_ends_all),
-           CHECK_TEST(nobody_waits_longer_than_lease_timeout_for_an_answer), CHECK_TEST(but_for_a_computation_under_way_elsewhere),
-           CHECK_TEST(who_waits_no_longer_computes_unless_somebody_does),
-           CHECK_TEST(a_sidecar_that_does_not_look_is_nobodys_owner), CHECK_TEST(who_sleeps_is_not_kept_longer_either),
-           CHECK_TEST(a_dead_sidecar_is_a_dead_owner),
-           CHECK_TEST(a_sidecar_that_closes_leaves_nobody_waiting), CHECK_TEST(a_destroyed_segment_is_gone_for_the_sidecar),
            CHECK_TEST(without_a_place_to_wait_one_computes_at_once), CHECK_TEST(any_number_of_events_is_told_piece_by_piece),
            CHECK_TEST(arguments_are_checked))
