@@ -110,6 +110,7 @@ static void count_in(csm *h, struct csm_row *row) {
  * that another thread is in ends without a release, and the next who wants the lock finds it a dead owner's. */
 static void lose(csm *h) {
     csm_store(&h->fd, CSM_FD_LOST);
+    csm_fence_seq(); /* SYNC lost: pairs with csm_process_enter */
     csm_store_release(&h->self, 0);
     csm_store(&h->row, CSM_NO_INDEX);
     count_in(h, &h->spare);
@@ -205,6 +206,13 @@ int csm_process_enter(csm *h) {
             csm_fence_seq(); /* SYNC early: pairs with csm_stats_early */
             csm_stats_move(&h->spare, &h->rows[row]);
             csm_store_release(&h->self, self);
+            /* SYNC lost: pairs with lose. Another thread may have found the descriptor closed since, and what it stored is overwritten
+             * here. Both store, then look or store once more: what stays is that there is no row. */
+            csm_fence_seq();
+            if (csm_load(&h->fd) == CSM_FD_LOST) {
+                lose(h);
+                code = CSM_NO_ROW;
+            }
         }
     }
     csm_process_let_go(&h->mutex);
@@ -290,6 +298,7 @@ static void after_fork_in_child(void) {
         CSM_CRASH_POINT("fork: not yet adopted");
         memset(&h->spare, 0, sizeof h->spare); /* what was counted there the parent has as well */
         h->early_hot = CSM_EARLY_HOT;
+        memset(h->steals, 0, sizeof h->steals); /* nor has it taken any lock */
         h->forks++;
         h->pid = (uint64_t)getpid();
         if (h->child_fd == NO_ROW_FOR_CHILD) h->pins_lost_before = h->forks;

@@ -157,6 +157,29 @@ static void between_row_lock_and_incarnation(void) {
     }
 }
 
+static csm *losing;
+
+static void find_it_closed(void) {
+    CHECK_EQ(close(csm_descriptor(losing)), 0);
+    CHECK_EQ(csm_linked(losing), 0);
+}
+
+/* Another thread closes all descriptors, and a third one notices. The kernel lets go of the row, so the process must not believe in it. */
+static void a_descriptor_is_closed_while_a_row_is_won(void) {
+    csm *h = segment();
+    losing = check_open(csm_descriptor(h), &TINY);
+    instead = find_it_closed;
+    armed = "row: locked";
+    CHECK_EQ(csm_process_enter(losing), CSM_NO_ROW);
+    CHECK_EQ(csm_self(losing), 0);
+    CHECK_EQ(csm_row(losing), CSM_NO_INDEX);
+    CHECK(*csm_hot(losing) == &losing->early_hot && losing->mine == &losing->spare);
+    CHECK_EQ(check_claim(losing, TARGET, &(csm_call){.stalled_ns = 0}), CSM_GONE);
+    CHECK_EQ(csm_lock_once(losing), CSM_NO_ROW);
+    CHECK(!csm_process_row_held(h, 1));
+    check_survived(h, 1);
+}
+
 static void view_it(csm *h) {
     csm_view *view;
     bool stale = published == CSM_STALE;
@@ -289,6 +312,7 @@ static void before_a_new_segment_is_usable(void) {
 
 CHECK_MAIN(CHECK_TEST(before_the_flip), CHECK_TEST(after_the_flip), CHECK_TEST(between_the_flip_and_the_wake_ups),
            CHECK_TEST(between_steal_and_repair), CHECK_TEST(in_the_middle_of_a_repair), CHECK_TEST(in_a_take_over),
-           CHECK_TEST(between_row_lock_and_incarnation), CHECK_TEST(between_pin_and_look),
+           CHECK_TEST(between_row_lock_and_incarnation), CHECK_TEST(a_descriptor_is_closed_while_a_row_is_won),
+           CHECK_TEST(between_pin_and_look),
            CHECK_TEST(between_forks_preparation_and_the_fork), CHECK_TEST(between_the_fork_and_the_childs_adoption),
            CHECK_TEST(before_a_new_segment_is_usable))
