@@ -14,6 +14,9 @@
  *     closed the descriptor (process.h). In that one case a thread that was interrupted between the two, on a row that another process
  *     has won and counted in before it went on, sets that one's count back.
  *   - A forked child has been given `early_hot`, its own, before any of its threads runs.
+ *   - A row may be won, without the GIL, in the middle of a hit, which then still stores in `early_hot`. The first hit that is counted
+ *     there settles at once. A later one, of a process that could have no row until now, stays there until the next one that settles:
+ *     each miss does, so the winner itself nearly always. To tell that one would cost each hit a load and a comparison more.
  *
  * The slowest computations. A row remembers CSM_SLOWEST of them, one per key: those of the current generation that took longest, and
  * of older ones as long as there is room. Nearly all computations are told by one comparison that they are not among them. The

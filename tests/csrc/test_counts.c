@@ -110,6 +110,29 @@ static void hot_hits_alone_try_for_a_row_at_ever_longer_intervals(void) {
     expect(other, 0, 4 * CSM_HOT_LOOK + 1);
 }
 
+/* As in hot(), with another thread in between. */
+static void hit_while_a_row_is_won(csm *h, int fd) {
+    uint64_t *at = csm_load(csm_hot(h)), hits = csm_load(at) + 1;
+    if (fd >= 0) close(fd);
+    CHECK_EQ(csm_process_enter(h), CSM_OK);
+    csm_store(at, hits);
+    if (hits % CSM_HOT_LOOK == 0) csm_hot_settle(h, h);
+}
+
+static void a_hit_in_the_middle_of_which_a_row_is_won_is_not_lost(void) {
+    csm *other = check_segment(&CHECK_SMALL), *h = check_open(csm_descriptor(other), &CHECK_SMALL);
+    hit_while_a_row_is_won(h, -1);
+    expect(other, 0, 1); /* the first one of a process that had no row yet: at once */
+    csm *late = check_open(csm_descriptor(other), &CHECK_SMALL);
+    int fd = take_all_rows(other);
+    hot(late, 3);
+    hit_while_a_row_is_won(late, fd);
+    hot(late, 2);
+    expect(other, 0, 3); /* of one that could have none: with the former ones, */
+    csm_hot_settle(late, late);
+    expect(other, 0, 7); /* by the next miss or look */
+}
+
 /* ---- the row is lost */
 
 static void what_was_counted_after_the_row_was_lost_goes_to_the_handle_that_is_next(void) {
@@ -192,6 +215,7 @@ static void hot_hits_are_counted_in_no_other_way(void) {
 CHECK_MAIN(CHECK_TEST(a_forked_child_that_only_hits_is_counted_while_it_lives_and_after_its_death),
            CHECK_TEST(what_is_counted_while_all_rows_are_taken_is_there_once_one_is_free),
            CHECK_TEST(hot_hits_alone_try_for_a_row_at_ever_longer_intervals),
+           CHECK_TEST(a_hit_in_the_middle_of_which_a_row_is_won_is_not_lost),
            CHECK_TEST(what_was_counted_after_the_row_was_lost_goes_to_the_handle_that_is_next),
            CHECK_TEST(nothing_is_lost_when_a_row_is_won_while_other_threads_count),
            CHECK_TEST(hot_hits_are_counted_in_no_other_way))
