@@ -11,9 +11,11 @@ value names the tables of the generation that it was found in, so a late thread 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+import sys
+from itertools import repeat
+from typing import Final, NamedTuple, cast
 
-__all__ = ["ITEMS_MAX", "MISSING", "MODES", "PROCESS_BYTES_MAX", "VALUE_BYTES_MAX", "Tables", "is_immutable"]
+__all__ = ["ITEMS_MAX", "MISSING", "PROCESS_BYTES_MAX", "SHARE", "VALUE_BYTES_MAX", "Tables", "is_immutable", "mode"]
 
 #: Most hot objects that a process keeps per cache, the most bytes of them (as stored), and the most of one. Each worker
 #: process may take that much: a hundred workers with 8 MiB each take less than a 1 GiB arena.
@@ -21,13 +23,27 @@ ITEMS_MAX: Final = 8192
 PROCESS_BYTES_MAX: Final = 8 * 1024 * 1024
 VALUE_BYTES_MAX: Final = 64 * 1024
 
-#: The setting `hot_objects` as front.c takes it.
-MODES: Final[dict[object, int]] = {False: 0, True: 1, "share": 2}
+#: Levels of tuples that are looked into: more than this, and Python's or C's stack might end before they do.
+LEVELS_MAX: Final = 32
+
+#: What front.c calls `hot_objects = "share"`.
+SHARE: Final = 2
 
 MISSING: Final = object()
 
 _SCALARS: Final = frozenset((str, bytes, int, float, bool, type(None)))
 _ONE_ITEM_BYTES: Final = 128  # counted for the objects around a value, so that a million empty ones are bounded too
+
+
+def mode(hot_objects: object) -> int:
+    """Return the setting as front.c takes it: 0 nothing is kept, 1 what is immutable, SHARE.
+
+    Nothing under `python -b`, where a dict that has "k" and is asked for b"k" warns, and so runs anybody's code in the
+    middle of the look-up, which a hit does without a reference of its own to the dict.
+    """
+    if sys.flags.bytes_warning:
+        return 0
+    return SHARE if hot_objects == "share" else int(bool(hot_objects))
 
 
 class _Item(NamedTuple):
@@ -52,13 +68,10 @@ class Tables:
         scalar = kind is str or kind is int or kind is bytes
         table = self.scalars if scalar else self.others
         item = (scalar, key)
-        try:
-            if key in table:
-                return  # or another key that only a dict takes for the same one, such as (True,) for (1,)
-            table[key] = value if scalar else (key, value)
-            self._items[item] = _Item(table, size)
-        except BytesWarning:  # python -bb, where "k" and b"k" are not to be compared
-            return
+        if key in table:
+            return  # or another key that only a dict takes for the same one, such as (True,) for (1,)
+        table[key] = value if scalar else (key, value)
+        self._items[item] = _Item(table, size)
         self._bytes += size + _ONE_ITEM_BYTES
         while self._bytes > PROCESS_BYTES_MAX or len(self._items) > ITEMS_MAX:
             oldest = next(iter(self._items), None)
@@ -69,7 +82,9 @@ class Tables:
             found.table.pop(oldest[1], None)  # type: ignore[index]
 
 
-def is_immutable(value: object) -> bool:
-    """Whether nobody can change `value`, nor anything in it."""
+def is_immutable(value: object, levels: int = LEVELS_MAX) -> bool:
+    """Whether it is plain that nobody can change `value`, nor anything in it. Many levels of tuples are not plain."""
     kind = type(value)
-    return kind in _SCALARS or (kind is tuple and all(map(is_immutable, value)))  # type: ignore[call-overload]
+    if kind is not tuple:
+        return kind in _SCALARS
+    return levels > 0 and all(map(is_immutable, cast("tuple[object, ...]", value), repeat(levels - 1)))

@@ -276,11 +276,9 @@ def _own(store: Store, segment: Segment, call: Call, data: bytes, key: object) -
         events.tell(logging.WARNING, "full", segment, text, reason, reason=reason, generation=generation)
     if code in _codes.BYPASSES:
         _count_bypass(store, segment, _codes.BYPASSES[code], data, generation)
-    if code == _codes.STALE or segment.generation() != generation:
-        return MISSING
     if code == _codes.OK and is_immutable(value):  # anything else its caller may still change
         store._keep_in(segment, generation, key, value, sum(map(len, pieces)))
-    return value
+    return value if code != _codes.STALE and segment.generation() == generation else MISSING
 
 
 def _outcome(store: Store, segment: Segment, call: Call, data: bytes) -> Steps:

@@ -14,7 +14,7 @@ from ._segment import Segment
 from .attachment import Attachment
 from .config import CacheConfig
 from .forks import forks
-from .hot import MISSING, MODES, VALUE_BYTES_MAX, Tables, is_immutable
+from .hot import MISSING, SHARE, VALUE_BYTES_MAX, Tables, is_immutable, mode
 from .limits import Limit, check_on_timeout, check_timeout
 from .values import BYTES, OVER_MEMORY, Codec, codec
 
@@ -38,7 +38,7 @@ class Store(Front):
         self.name: Final = config.name
         self._codec: Final[Codec] = codec(config.serializer)
         self._decode: Final = self._codec.decode
-        self._hot_mode: Final = MODES[config.hot_objects]
+        self._hot_mode: Final = mode(config.hot_objects)
         self._timeout: Final = config.timeout
         self._on_timeout: Final = config.on_timeout
         self._hot: _Hot | None = None
@@ -114,11 +114,10 @@ class Store(Front):
         if segment.generation() != generation:  # perhaps torn: nothing is decoded that was not checked
             return MISSING
         value = payload if format == BYTES else self._decode(format, payload)
-        if format != BYTES and segment.generation() != generation:
-            return MISSING
-        if copied and key is not MISSING and (self._hot_mode == MODES["share"] or is_immutable(value)):
+        if copied and key is not MISSING and (self._hot_mode == SHARE or is_immutable(value)):
             self._keep_in(segment, generation, key, value, size)
-        return value
+        # Last: a decoder, or the destructor of what had to give way, may have seen a reset return.
+        return value if segment.generation() == generation else MISSING
 
     def _keep_in(self, segment: Segment, generation: int, key: object, value: object, size: int) -> None:
         hot = self._hot

@@ -76,6 +76,42 @@ def test_keys_of_other_types_are_refused_and_their_code_does_not_run(cache) -> N
             c.cached(key, _fail)
 
 
+def _nested(value: object, levels: int) -> tuple[object, ...]:
+    nested: tuple[object, ...] = (value,)
+    for _ in range(levels):
+        nested = (nested,)
+    return nested
+
+
+def test_a_key_whose_levels_would_take_more_stack_than_there_is_is_refused(cache) -> None:
+    c = cache()
+    c.cached("hot", lambda: "v")
+    function = coopshm.memoize("c")(lambda key: key)
+    key = _nested("k", 500_000)
+    for ask in (lambda: c.cached(key, _fail), lambda: coopshm.cached("c", key, _fail), lambda: function(key)):
+        with pytest.raises(coopshm.InvalidKeyError, match="levels"):
+            ask()
+
+
+def test_a_value_whose_levels_would_take_more_stack_than_there_is_is_returned(cache) -> None:
+    class Serializer:
+        @staticmethod
+        def dumps(value: Any) -> bytes:
+            return b"nested"
+
+        @staticmethod
+        def loads(data: bytes) -> Any:
+            return _nested("v", 500_000)
+
+    c = cache(serializer=Serializer())
+    for _ in range(3):
+        value: Any = c.cached("k", lambda: _nested("v", 500_000))
+        for _ in range(500_001):
+            (value,) = value
+        assert value == "v"
+    assert c.stats().computations == 1
+
+
 # ---- arguments
 
 
@@ -154,6 +190,26 @@ def test_a_reset_while_decoding(cache) -> None:
     c.cached("k", lambda: "old")
     c._enter(c.stats().generation, c._hot.tables, {}, {})  # as a process to which it is not hot
     assert c.cached("k", lambda: "new") == "new"
+
+
+def test_a_reset_in_the_middle_of_a_hit_that_looks_after_the_segment(cache, monkeypatch) -> None:
+    """One in some thousand hits runs Python code. What it found is old when a reset returned meanwhile."""
+    c = cache()
+    c.cached("k", lambda: "old")
+    look, resets = type(c)._look, []
+
+    def look_and_reset(self: Any) -> None:
+        look(self)
+        if not resets:
+            resets.append(self.reset())
+
+    monkeypatch.setattr(type(c), "_look", look_and_reset)
+    for _ in range(10_000):
+        value = c.cached("k", lambda: "new")
+        assert value == ("new" if resets else "old")
+        if resets:
+            break
+    assert resets
 
 
 def test_a_value_found_in_the_last_generation_is_not_kept_in_the_next(cache) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import sys
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import coopshm
-from coopshm import hot
+from coopshm import hot, keys
 from tests.conftest import clean
 from tests.procs import Child
 
@@ -98,6 +99,96 @@ def test_hot_objects_are_bounded_by_number_and_by_bytes(cache) -> None:
     c.cached("large", lambda: b"x" * (hot.VALUE_BYTES_MAX + 1))
     assert "large" not in kept
     assert clean(c)
+
+
+class _Resets:
+    """Resets the cache when it ends, if that is what it is to do."""
+
+    cache: coopshm.Cache | None = None
+
+    def __del__(self) -> None:
+        cache, _Resets.cache = _Resets.cache, None
+        if cache is not None:
+            cache.reset()
+
+
+@pytest.fixture
+def one_that_resets_as_it_gives_way(cache, monkeypatch) -> coopshm.Cache:
+    """A cache whose only hot object resets it when another one takes its place, within the call for that one."""
+    monkeypatch.setattr(hot, "ITEMS_MAX", 1)
+    c: coopshm.Cache = cache(hot_objects="share")
+    c.cached("k", lambda: ["old"])
+    c.cached("kept", _Resets)
+    c.cached("kept", _fail)
+    gc.collect()
+    monkeypatch.setattr(_Resets, "cache", c)
+    return c
+
+
+def test_what_a_hit_found_is_old_when_the_end_of_another_value_has_reset(one_that_resets_as_it_gives_way) -> None:
+    c = one_that_resets_as_it_gives_way
+    assert c.cached("k", lambda: ["new"]) == ["new"]
+    assert _Resets.cache is None
+
+
+def test_so_is_what_a_look_up_in_python_found(one_that_resets_as_it_gives_way) -> None:
+    c = one_that_resets_as_it_gives_way
+    assert c._look_up(keys.encode_key("k"), "k") is hot.MISSING
+    assert _Resets.cache is None
+
+
+def test_so_is_what_was_computed(one_that_resets_as_it_gives_way) -> None:
+    c = one_that_resets_as_it_gives_way
+    values = iter(["old", "new"])
+    assert c.cached("computed", lambda: next(values)) == "new"
+    assert _Resets.cache is None
+
+
+_UNDER_B = """
+import sys, warnings
+import coopshm
+
+coopshm.configure({"namespace": sys.argv[1], "caches": {"c": {"memory_limit": "4 MiB"}}})
+c, others = coopshm.open("c"), []
+
+def show(*_, **__):
+    c.reset()
+    for key in ("other", "and another one"):
+        c.cached(key, lambda: 1)
+    others.extend({"k": "none of the cache's"} for _ in range(1000))  # where the tables were
+
+warnings.showwarning = show
+warnings.simplefilter("always")
+for _ in range(3):
+    assert c.cached(b"k", lambda: "of bytes") == "of bytes"
+for _ in range(3):
+    assert c.cached("k", lambda: "of str") == "of str"
+    assert c.cached(("k",), lambda: "of a tuple") == "of a tuple"
+    assert c.cached((b"k",), lambda: "of another one") == "of another one"
+assert not others
+assert c.stats().hot_hits == 0
+"""
+
+
+@pytest.mark.parametrize("flag", ["-b", "-bb"])
+def test_nothing_is_kept_where_a_look_up_in_a_dict_may_run_anybodys_code(namespace, flag) -> None:
+    command = [sys.executable, flag, "-c", _UNDER_B, namespace]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("levels", [40, 900, 2000, 5000])
+def test_a_value_in_many_levels_of_tuples_is_returned_as_any_other(cache, levels) -> None:
+    c = cache()
+    value: Any = "v"
+    for _ in range(levels):
+        value = (value,)
+    for _ in range(3):
+        found = c.cached("k", lambda: value)
+        for _ in range(levels):
+            (found,) = found
+        assert found == "v"
+    assert c.stats().hot_hits == 0
 
 
 def test_nothing_remembered_holds_a_pin(cache) -> None:

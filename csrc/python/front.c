@@ -10,7 +10,9 @@
  *
  * Runs under the GIL throughout, which makes a look at the tables and the generation they are of one step for the threads of the
  * process. Python code runs only in `decode`, `_keep`, `_look` and `_cached`, after which nothing is believed that was read
- * before. The core's handle and its mapping are never freed.
+ * before. Not in the look-ups in the tables, which have no reference of their own to them: all keys there are of exact types, whose
+ * comparison runs no code but for warnings of python -b, and under that the tables stay empty (store.py).
+ * The core's handle and its mapping are never freed.
  *
  * It knows of the core what `attach` hands over, since coopshm._core is another shared object. */
 #include "front.h"
@@ -20,6 +22,9 @@ enum { FORMAT_BYTES = 1, FORMAT_STR = 2, FORMAT_PICKLE = 3, FORMAT_BUFFERS = 4, 
 /* Values that refer to their payload come back over shared memory from this size on; below, over a copy. A pin, with its view
  * object, costs about as much as copying this much. */
 enum { PIN_FROM = 16 * 1024 };
+
+/* Most levels of tuples that are looked into: those of keys.py and hot.py. */
+enum { LEVELS = 32 };
 
 static bool is_over_memory(int format) { return format == FORMAT_BUFFERS || format == FORMAT_ARRAY; }
 
@@ -32,13 +37,16 @@ static bool is_now(const uint64_t *word, uint64_t generation) {
 
 /* ---- keys */
 
-/* Keys that can be compared without running anybody's code. Not floats: 0.0 and -0.0 are equal, and two keys. */
-static bool is_plain(PyObject *key) {
+/* Keys that can be compared without running anybody's code. Not floats: 0.0 and -0.0 are equal, and two keys. Nor tuples in more than
+ * `depth` levels, which are no keys: to look into them, as to hash them, might take more stack than there is. */
+static bool is_plain(PyObject *key, int depth) {
     if (front_is_scalar(key) || key == Py_None || key == Py_True || key == Py_False) return true;
-    if (!PyTuple_CheckExact(key)) return false;
+    if (!PyTuple_CheckExact(key) || depth == 0) return false;
     Py_ssize_t items = PyTuple_Size(key);
-    for (Py_ssize_t i = 0; i < items; i++)
-        if (!is_plain(PyTuple_GetItem(key, i))) return false;
+    for (Py_ssize_t i = 0; i < items; i++) {
+        PyObject *item = PyTuple_GetItem(key, i);
+        if (!front_is_scalar(item) && !is_plain(item, depth - 1)) return false; /* most are scalars: a call less for each */
+    }
     return true;
 }
 
@@ -61,13 +69,13 @@ static PyObject *find_hot(Front *self, PyObject *key, uint64_t *hits) {
     PyObject *value;
     if (front_is_scalar(key)) {
         value = PyDict_GetItemWithError(self->scalars, key);
-    } else if (is_plain(key)) {
+    } else if (is_plain(key, LEVELS)) {
         PyObject *pair = PyDict_GetItemWithError(self->others, key);
         value = pair && same_types(PyTuple_GetItem(pair, 0), key) ? PyTuple_GetItem(pair, 1) : NULL;
     } else {
         return NULL;
     }
-    if (!value) PyErr_Clear(); /* python -bb, where "k" and b"k" are not to be compared */
+    if (!value) PyErr_Clear();
     if (!value || !is_now(self->core.word, self->entered)) return NULL;
     Py_INCREF(value);
     /* Into the row, where it outlives the process. Under the GIL, so that nobody counts in between: see stats.c. */
@@ -77,17 +85,18 @@ static PyObject *find_hot(Front *self, PyObject *key, uint64_t *hits) {
     return value;
 }
 
-static bool is_immutable(PyObject *value) {
+/* As in hot.py: what is in more levels of tuples is not looked at. */
+static bool is_immutable(PyObject *value, int depth) {
     if (front_is_scalar(value) || PyFloat_CheckExact(value) || PyBool_Check(value) || value == Py_None) return true;
-    if (!PyTuple_CheckExact(value)) return false;
+    if (!PyTuple_CheckExact(value) || depth == 0) return false;
     Py_ssize_t items = PyTuple_Size(value);
     for (Py_ssize_t i = 0; i < items; i++)
-        if (!is_immutable(PyTuple_GetItem(value, i))) return false;
+        if (!is_immutable(PyTuple_GetItem(value, i), depth - 1)) return false;
     return true;
 }
 
 static bool is_kept(const Front *self, PyObject *key, PyObject *value, Py_ssize_t size) {
-    return self->keeps && size <= self->size_max && (self->keeps == 2 || is_immutable(value)) && is_plain(key);
+    return self->keeps && size <= self->size_max && (self->keeps == 2 || is_immutable(value, LEVELS)) && is_plain(key, LEVELS);
 }
 
 /* The value that `payload`, whose reference is taken, stands for. */
@@ -154,23 +163,26 @@ static PyObject *find_stored(Front *self, PyObject *key) {
         value = PyBytes_FromStringAndSize((const char *)self->core.base + (found >> 27 << 4), size);
     else
         value = pinned(&self->core, &data, generation, &format);
-    Py_INCREF(tables);
     if (value && !is_now(word, generation)) Py_CLEAR(value); /* perhaps torn: it never happened */
-    if (value && format != FORMAT_BYTES) {
-        value = decode(self, format, value);
-        if (value && !is_now(word, generation)) Py_CLEAR(value);
-    }
+    if (!value) return NULL;
+    Py_INCREF(tables);
+    if (format != FORMAT_BYTES) value = decode(self, format, value);
     if (value && copied && is_kept(self, key, value, size)) value = keep(self, tables, key, value, size);
     Py_DECREF(tables);
+    /* Last, for all of these may run Python code: a decoder, other threads, the destructor of a value that had to give way. A reset
+     * that returned there must not see this call return what was before it. */
+    if (value && !is_now(word, generation)) Py_CLEAR(value);
     return value;
 }
 
-/* Once in so many hits: see csm_hot. False: with an exception set. */
+/* Once in so many hits: see csm_hot. False: it is no hit any more, because Python code has run and a reset may have returned there; or
+ * an exception is set. */
 __attribute__((noinline)) static bool look(Front *self) {
+    const uint64_t *word = self->core.word, generation = self->entered; /* as find_hot has compared them just now */
     self->core.settle(self->core.handle, self->core.handle);
     PyObject *looked = PyObject_CallMethodObjArgs((PyObject *)self, shared.name_look, NULL);
     Py_XDECREF(looked);
-    return looked != NULL;
+    return looked && is_now(word, generation);
 }
 
 PyObject *front_hit(Front *self, PyObject *key) {

@@ -16,11 +16,12 @@ typedef struct {
 static PyObject *hit(const Memo *self, PyObject *args) {
     Front *cache = front_named(self->cache);
     if (!cache) return NULL;
-    PyObject *value = NULL, *key = PyTuple_New(self->arguments + 1);
+    Py_ssize_t n = PyTuple_Size(args); /* as many as self->arguments was, before front_named ran any code */
+    PyObject *value = NULL, *key = PyTuple_New(n + 1);
     if (key) {
         Py_INCREF(self->function);
         PyTuple_SetItem(key, 0, self->function);
-        for (Py_ssize_t i = 0; i < self->arguments; i++) {
+        for (Py_ssize_t i = 0; i < n; i++) {
             PyObject *argument = PyTuple_GetItem(args, i);
             Py_INCREF(argument);
             PyTuple_SetItem(key, i + 1, argument);
