@@ -293,14 +293,14 @@ PyDoc_STRVAR(attach_doc, "_attach($self, addresses, owner, /)\n--\n\n"
 static PyObject *front_attach(PyObject *object, PyObject *args) {
     Front *self = (Front *)object;
     Core core;
-    if (!front_parse_core(args, "(KKKKKKKK)O", &core, NULL, NULL)) return NULL;
+    if (!front_parse_core(args, "(KKKKKKKK)O", &core, NULL)) return NULL;
     PyObject *old = self->core.owner;
     Py_INCREF(core.owner);
     self->entered = 0;
     if (old) core.settle(self->core.handle, core.handle); /* what the former handle could count nowhere else */
     self->core = core;
     Py_XDECREF(old);
-    Py_RETURN_NONE;
+    return front_none();
 }
 
 PyDoc_STRVAR(enter_doc, "_enter($self, generation, tables, scalars, others, /)\n--\n\n"
@@ -321,7 +321,7 @@ static PyObject *front_enter(PyObject *object, PyObject *args) {
     self->others = others;
     self->entered = self->core.word ? generation : 0;
     for (int i = 0; i < 3; i++) Py_XDECREF(old[i]); /* last: what ends with it may run code */
-    Py_RETURN_NONE;
+    return front_none();
 }
 
 PyDoc_STRVAR(settle_doc, "_settle($self, /)\n--\n\nAdd what was counted without a row to the row that this process has by now.");
@@ -330,7 +330,7 @@ static PyObject *front_settle(PyObject *object, PyObject *unused) {
     (void)unused;
     Core *core = &((Front *)object)->core;
     if (core->owner) core->settle(core->handle, core->handle);
-    Py_RETURN_NONE;
+    return front_none();
 }
 
 static PyMethodDef front_methods[] = {

@@ -19,6 +19,19 @@
 
 #include "api.h"
 
+/* What is built for the stable ABI by one CPython runs in others, 3.11 among them, so nothing may be used that headers of later ones
+ * mean otherwise. Py_RETURN_NONE is no new reference to those of 3.12 and 3.13, for which None is immortal; to 3.11 it is one
+ * too few, until None is freed. And "#" in a format is refused by 3.11 if the headers were 3.13's. */
+#undef Py_RETURN_NONE
+#undef Py_RETURN_TRUE
+#undef Py_RETURN_FALSE
+#pragma GCC poison Py_RETURN_NONE Py_RETURN_TRUE Py_RETURN_FALSE
+
+static inline PyObject *front_none(void) {
+    Py_INCREF(Py_None);
+    return Py_None;
+}
+
 /* A segment, as the core knows it. */
 typedef struct {
     __typeof__(csm_find) *find;
@@ -87,8 +100,8 @@ Front *front_named(PyObject *name);
 /* An object that has the bytes of `view`, which it takes over. */
 PyObject *front_view(const Core *core, csm_view *view);
 
-/* Parses addresses, owner and, where `format` has them, a key. */
-bool front_parse_core(PyObject *args, const char *format, Core *core, const char **key, Py_ssize_t *n);
+/* Parses addresses, owner and, where `format` has it, a key, which is then a borrowed reference to bytes. */
+bool front_parse_core(PyObject *args, const char *format, Core *core, PyObject **key);
 
 static inline bool front_is_scalar(PyObject *key) {
     return PyUnicode_CheckExact(key) || PyLong_CheckExact(key) || PyBytes_CheckExact(key);

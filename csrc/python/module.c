@@ -26,9 +26,9 @@ Front *front_named(PyObject *name) {
     return NULL;
 }
 
-bool front_parse_core(PyObject *args, const char *format, Core *core, const char **key, Py_ssize_t *n) {
+bool front_parse_core(PyObject *args, const char *format, Core *core, PyObject **key) {
     unsigned long long find, acquire, release, handle, base, word, hot, settle;
-    if (!PyArg_ParseTuple(args, format, &find, &acquire, &release, &handle, &base, &word, &hot, &settle, &core->owner, key, n))
+    if (!PyArg_ParseTuple(args, format, &find, &acquire, &release, &handle, &base, &word, &hot, &settle, &core->owner, key))
         return false;
     core->find = (__typeof__(csm_find) *)(uintptr_t)find;
     core->acquire = (__typeof__(csm_view_acquire) *)(uintptr_t)acquire;
@@ -79,7 +79,7 @@ static PyObject *module_bind(PyObject *module, PyObject *args) {
     shared.caches = new_caches; /* once per process: what was there before is not missed */
     shared.open_cache = new_open;
     shared.decode_error = new_error;
-    Py_RETURN_NONE;
+    return front_none();
 }
 
 PyDoc_STRVAR(pin_doc, "pin(addresses, owner, key, /)\n--\n\n"
@@ -88,10 +88,11 @@ PyDoc_STRVAR(pin_doc, "pin(addresses, owner, key, /)\n--\n\n"
 static PyObject *module_pin(PyObject *module, PyObject *args) {
     (void)module;
     Core core;
-    const char *key;
+    PyObject *bytes;
+    char *key;
     Py_ssize_t n;
     csm_view *view;
-    if (!front_parse_core(args, "(KKKKKKKK)Oy#", &core, &key, &n)) return NULL;
+    if (!front_parse_core(args, "(KKKKKKKK)OS", &core, &bytes) || PyBytes_AsStringAndSize(bytes, &key, &n) != 0) return NULL;
     int code = core.acquire(core.handle, key, (size_t)n, &view);
     if (code != CSM_OK) return Py_BuildValue("(iiO)", code, 0, Py_None);
     int format = (int)view->format;
@@ -106,7 +107,7 @@ static PyObject *module_encode(PyObject *module, PyObject *key) {
     (void)module;
     Encoded data;
     if (front_encode(&data, key)) return PyBytes_FromStringAndSize(data.at, (Py_ssize_t)data.n);
-    Py_RETURN_NONE;
+    return front_none();
 }
 
 static PyMethodDef module_methods[] = {
