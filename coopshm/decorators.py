@@ -59,6 +59,8 @@ def memoize(
     The key is the function's module and qualified name with the arguments, the same however they are passed: `f(1)`,
     `f(x=1)` and a default of 1 are one call. A change of the code does not change the key: reset the cache, or have its
     `version` follow the code. Works on functions and on coroutine functions (see `acached`), and on methods with `key`.
+    What else the result depends on has to be an argument: functions that another one makes (closures) have one name and
+    would share their results.
 
     The decorated function has `cache_key(*args, **kwargs)`, the key of such a call, and `__wrapped__`, the function
     itself.
@@ -71,7 +73,7 @@ def memoize(
 
     Raises:
         ConfigError: `name` cannot be a name; `timeout` or `on_timeout` is none.
-        TypeError: there is no name; or what is decorated has none.
+        TypeError: there is no name; or what is decorated has none, as a lambda.
         InvalidKeyError: by a call, when an argument cannot be part of a key.
     """
     import inspect  # large, and not needed by who decorates nothing
@@ -85,16 +87,17 @@ def memoize(
     )
 
     def decorate(function: Callable[P, R | NoCache[R]]) -> Memoized[P, R]:
-        if not hasattr(function, "__qualname__"):
+        if isinstance(function, (classmethod, staticmethod)):
+            kind = type(function).__name__
+            raise TypeError(f"memoize() decorates functions: write @coopshm.memoize below @{kind}, not above it")
+        if getattr(function, "__qualname__", "<lambda>").endswith("<lambda>"):
             raise TypeError(
-                f"memoize() decorates functions, which have a name for the key; {shorten(function)} has none"
+                f"memoize() decorates functions, which have a name for the key; {shorten(function)} has none of its own"
             )
-        kind: Callable[..., Callable[..., object]] = (
+        make: Callable[..., Callable[..., object]] = (
             _coroutine_function if inspect.iscoroutinefunction(function) else _Function
         )
-        decorated = kind(name, function, _Keys(function, key), limits)
-        functools.update_wrapper(decorated, function)
-        return cast("Memoized[P, R]", decorated)
+        return cast("Memoized[P, R]", make(name, function, _Keys(function, key), limits))
 
     return decorate
 
@@ -136,6 +139,7 @@ class _Function(Memo):
 
     def __init__(self, name: str, function: Callable[..., object], keys: _Keys, limits: _Limits) -> None:
         super().__init__(name, keys.name, keys.ordinary)
+        functools.update_wrapper(self, function)  # first: attributes of the function may have the names of these
         self._name = name
         self._wrapped = function
         self._limits = limits
@@ -162,6 +166,7 @@ def _coroutine_function(
 ) -> Callable[..., object]:
     timeout, on_timeout = limits
 
+    @functools.wraps(function)
     async def memoized(*args: object, **kwargs: object) -> object:
         from . import acached
 

@@ -62,6 +62,19 @@ def test_two_functions_do_not_share_entries(calls) -> None:
     assert (first(1), second(1), first(1), second(1)) == ("one", "two", "one", "two")
 
 
+def test_functions_that_a_function_makes_share_their_results(calls) -> None:
+    """Their name is what other processes know them by: what they close over does not count."""
+
+    def make(factor: int) -> Any:
+        @coopshm.memoize("c")
+        def times(x: int) -> int:
+            return factor * x
+
+        return times
+
+    assert (make(2)(1), make(3)(1)) == (2, 2)
+
+
 def test_it_looks_like_the_function(calls) -> None:
     def documented(x: int) -> int:
         """What it does."""
@@ -96,12 +109,26 @@ def test_methods_say_what_stands_for_self(calls) -> None:
         def double(x: int) -> int:
             return 2 * x
 
+        @classmethod
+        @coopshm.memoize("c", key=lambda cls, x: (cls.__name__, x))
+        def named(cls, x: int) -> tuple[str, int]:
+            return cls.__name__, x
+
+        @classmethod
+        @coopshm.memoize("c", key=lambda cls, x: (cls.__name__, x))
+        async def anamed(cls, x: int) -> tuple[str, int]:
+            return cls.__name__, x
+
+    class Branch(Shop): ...
+
     a, b = Shop(1), Shop(2)
     assert [a.price("tea"), b.price("tea"), Shop(1).price("tea"), a.price(item="tea")] == [
         "tea of 1", "tea of 2", "tea of 1", "tea of 1",
     ]  # fmt: skip
     assert calls == ["tea", "tea"]
-    assert a.double(4) == 8
+    assert a.double(4) == Shop.double(4) == 8
+    assert [a.named(1), Shop.named(1), Branch.named(x=1)] == [("Shop", 1), ("Shop", 1), ("Branch", 1)]
+    assert [asyncio.run(kind.anamed(1)) for kind in (Shop, Branch, Branch(3))] == [("Shop", 1), *[("Branch", 1)] * 2]
     with pytest.raises(coopshm.InvalidKeyError, match="Shop"):
         a.wrong()
 
@@ -124,12 +151,41 @@ def test_wrong_calls_are_type_errors_and_exceptions_are_the_functions(calls) -> 
         coopshm.memoize(len)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="decorates functions"):
         coopshm.memoize("c")(functools.partial(len))
+    with pytest.raises(TypeError, match="none of its own"):  # two would share their results
+        coopshm.memoize("c")(lambda x: x)
+    for kind in (classmethod, staticmethod):
+        with pytest.raises(TypeError, match=f"below @{kind.__name__}"):
+            coopshm.memoize("c")(kind(len))
 
 
 def test_an_unknown_cache_is_named_at_the_first_call(calls) -> None:
-    decorated = coopshm.memoize("unknown")(lambda: 1)
+    @coopshm.memoize("unknown")
+    def decorated() -> None: ...
+
     with pytest.raises(coopshm.UnknownCacheError, match="unknown"):
         decorated()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_decorated_function_may_be_decorated(settings, is_async) -> None:
+    """Attributes that the inner one has, and hands on as functions do, are not taken for the outer one's own."""
+    settings = settings()
+    settings["caches"]["other"] = {}
+    coopshm.configure(settings)
+
+    def double(x: int) -> int:
+        return 2 * x
+
+    async def adouble(x: int) -> int:
+        return 2 * x
+
+    inner: Any = coopshm.memoize("c", key=lambda x: ("inner", x))(adouble if is_async else double)
+    inner.mark = "kept"
+    outer: Any = coopshm.memoize("other", key=lambda x: ("outer", x))(inner)
+    assert (asyncio.run(outer(2)) if is_async else outer(2)) == 4
+    assert coopshm.open("c").keys() == [inner.cache_key(2)] != coopshm.open("other").keys() == [outer.cache_key(2)]
+    assert outer.__wrapped__ is inner
+    assert outer.mark == "kept"
 
 
 def test_a_reset_is_seen_by_the_next_call(calls) -> None:

@@ -65,7 +65,11 @@ def _callers(c: coopshm.Cache) -> dict[str, Callable[..., Any]]:
     """Ways to ask for "k", as `call(fn, timeout=…, on_timeout=…)`."""
 
     def memoized(fn: Any, **options: Any) -> Any:
-        return coopshm.memoize("c", key=lambda: "k", **options)(lambda: fn())()
+        @coopshm.memoize("c", key=lambda: "k", **options)
+        def call() -> Any:
+            return fn()
+
+        return call()
 
     def asynchronous(fn: Any) -> Any:
         async def wrapped() -> Any:
@@ -167,7 +171,7 @@ def _key(way: str) -> Any:
     return (f"{__name__}._callers.<locals>.{_MEMOIZED[way]}", "k") if way in _MEMOIZED else "k"
 
 
-_MEMOIZED = {"memoize": "memoized.<locals>.<lambda>", "memoize, coroutine": "asynchronous.<locals>.wrapped"}
+_MEMOIZED = {"memoize": "memoized.<locals>.call", "memoize, coroutine": "asynchronous.<locals>.wrapped"}
 
 
 def _lookup_error() -> Any:
