@@ -27,7 +27,21 @@ from .errors import DecodeError, EncodeError, shorten, type_name
 from .forks import PerProcess
 from .hot import MISSING
 from .limits import Limit
-from .once import TIMED_OUT, Frame, Origin, Raised, Run, Steps, Wait, copied, frames, returned, steps, timed_out
+from .once import (
+    TIMED_OUT,
+    Frame,
+    Origin,
+    Raised,
+    Run,
+    Steps,
+    Wait,
+    around,
+    copied,
+    frames,
+    returned,
+    steps,
+    timed_out,
+)
 from .sharing import LEADS, Flight
 from .store import Store
 
@@ -101,10 +115,17 @@ class _Waiter:
 
 async def ask(store: Store, key: object, fn: Callable[[], Awaitable[object]], limit: Limit | None) -> object:
     """Return the value of `key`, which was no hit."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "acached() is awaited in an event loop of asyncio, and none runs in this thread; elsewhere, such as under"
+            " trio, call cached() in another thread: await trio.to_thread.run_sync(cache.cached, key, fn)"
+        ) from None
     data = keys.encode_key(key)
     while True:
         origin = Origin(store)
-        if frames.get():
+        if around():
             value = await _drive(steps(store, data, key, origin, limit), fn)
         else:
             value = await _share(store, data, key, origin, fn, limit)
@@ -153,7 +174,7 @@ async def _wait_in(flight: Flight, limit: Limit | None) -> object:
     told: asyncio.Future[object] = loop.create_future()
 
     def tell(what: object) -> bool:
-        if told.done():
+        if told.done() or loop.is_closed():  # a task that is still pending then goes on no more
             return False
         told.set_result(what)
         return True
@@ -187,6 +208,12 @@ async def _drive(loop: Steps, fn: Callable[[], Awaitable[object]]) -> object:
             if ended:
                 return step
             answer = await (_wait(step) if isinstance(step, Wait) else _run(cast("Run", step).frame, fn))
+    except GeneratorExit:
+        # The event loop was closed in the middle of `fn`, so nothing can be awaited any more. No thread has the loop in
+        # its hands: what a thread is at work on refers to its task, which is then not collected.
+        ended = True
+        loop.close()
+        raise
     finally:
         if not ended:
             await _in_thread(loop.close)
@@ -210,6 +237,7 @@ async def _run(frame: Frame, fn: Callable[[], Awaitable[object]]) -> object:
     except Exception as exc:  # noqa: BLE001  # it is raised in the end
         return Raised(exc)
     finally:
+        frame.is_over = True
         frames.set(outer)
 
 

@@ -38,6 +38,7 @@ def _within(frame: Frame, fn: Callable[[], object]) -> object:
         frames.set((*outer, frame))
         return fn()
     finally:
+        frame.is_over = True
         frames.set(outer)
 
 

@@ -19,7 +19,7 @@ from .errors import DecodeError, EncodeError
 from .forks import PerProcess
 from .hot import MISSING
 from .limits import Limit
-from .once import TIMED_OUT, Origin, Steps, Wait, copied, frames, steps, timed_out
+from .once import TIMED_OUT, Origin, Steps, Wait, around, copied, steps, timed_out
 from .sharing import LEADS, Flight
 from .store import Store
 
@@ -52,20 +52,33 @@ def wait(step: Wait) -> int:
     while True:
         seconds = _TURN if end is None else min(_TURN, max(0.0, end - time.monotonic()))
         turn = pool.spawn(step.segment.wait, step.call, seconds)
-        try:
-            code = turn.get()
-        except BaseException:
-            turn.wait()  # this greenlet is to end; the call is still in the thread's hands
-            raise
+        _to_the_end(turn)
+        code = turn.get()
         if code not in (_codes.TIMEOUT, _codes.INTERRUPTED):
             return int(code)
         if end is not None and time.monotonic() >= end:
             return int(_codes.TIMEOUT)
 
 
+def _to_the_end(turn: Any) -> None:
+    """Wait until the thread is through with its turn: until then it has the call in its hands. What is raised in this
+    greenlet meanwhile (it is killed, a gevent.Timeout) is raised then; of several, the last."""
+    raised: BaseException | None = None
+    while not turn.ready():
+        try:
+            turn.wait()
+        except BaseException as exc:  # noqa: BLE001  # it is raised in the end
+            raised = exc
+    try:
+        if raised is not None:
+            raise raised
+    finally:
+        del raised  # else its traceback, with this frame, would refer to it: a cycle
+
+
 def ask(store: Store, data: bytes, key: object, limit: Limit | None, drive: Callable[[Steps], object]) -> object:
     """Return what the loop for `key` comes to, whose steps `drive` takes: here, or in another greenlet that asks."""
-    if frames.get():
+    if around():
         value = drive(steps(store, data, key, None, limit))
     else:
         value = _share(store, data, key, limit, drive)

@@ -44,6 +44,7 @@ __all__ = [
     "Run",
     "Steps",
     "Wait",
+    "around",
     "copied",
     "enclosing",
     "frames",
@@ -64,17 +65,33 @@ _MISSES: Final = _codes.STATS["misses"]
 TIMED_OUT: Final = object()
 
 
-class Frame(NamedTuple):
+class Frame:
     """A computation that this thread (or task) is in the middle of."""
 
-    segment: Segment
-    key: bytes
-    call: Call | None  # None: computed without the cache, so nobody waits for it
-    process: int  # `forks()`: a forked child is not in the middle of its parent's computations
+    __slots__ = ("call", "is_over", "key", "process", "segment")
+
+    def __init__(self, segment: Segment, key: bytes, call: Call | None) -> None:
+        self.segment = segment
+        self.key = key
+        #: None: computed without the cache, so nobody waits for it.
+        self.call = call
+        #: A forked child is not in the middle of its parent's computations.
+        self.process = forks()
+        #: `fn` has ended. But a task that it has started has its context for as long as it lives.
+        self.is_over = False
 
 
-#: The computations that this thread or task is in the middle of, the outermost first.
+#: The computations in whose context this thread or task runs, the outermost first; see `around`.
 frames: ContextVar[tuple[Frame, ...]] = ContextVar("coopshm_frames", default=())
+
+
+def around() -> list[Frame]:
+    """Return the computations that this thread or task is in the middle of, the outermost first."""
+    held = frames.get()
+    if not held:
+        return []
+    process = forks()
+    return [frame for frame in held if frame.process == process and not frame.is_over]
 
 
 class Raised(NamedTuple):
@@ -133,13 +150,10 @@ def enclosing(segment: Segment, data: bytes) -> Call | None:
         CycleError: it, or one around it, is the very computation that is asked for.
     """
     parent = None
-    around = frames.get()
-    process = forks() if around else 0
-    for at, frame in enumerate(around):
-        if frame.process != process:
-            continue
+    held = around()
+    for at, frame in enumerate(held):
         if frame.segment is segment and frame.key == data:
-            chain = [f"{f.segment.label} {keys.preview(f.key)}" for f in around[at:]]
+            chain = [f"{f.segment.label} {keys.preview(f.key)}" for f in held[at:]]
             raise _codes.cycle_error(segment.label, chain)
         parent = frame.call or parent
     return parent
@@ -256,7 +270,7 @@ def _own(store: Store, segment: Segment, call: Call, data: bytes, key: object) -
         # flight of this thread, which a hook may itself ask for.
         segment.release(call)
         return MISSING
-    value = yield Run(Frame(segment, data, call, forks()))
+    value = yield Run(Frame(segment, data, call))
     if isinstance(value, Raised):
         failure = encode_failure(value.error, f"raised in process {os.getpid()}")
         code = segment.publish(call, data, _codes.FAILURE, FAILURE, (failure,))
@@ -327,7 +341,7 @@ def _bypass(
         here = segment, generation = store._attachment.notice()
         if origin is not None:
             origin.segment, origin.generation = segment, generation
-        value = yield Run(Frame(segment, data, None, forks()))
+        value = yield Run(Frame(segment, data, None))
         if isinstance(value, NoCache):
             value = value.value
         if store._attachment.notice() == here:

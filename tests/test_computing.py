@@ -149,6 +149,31 @@ def test_a_thread_that_has_the_computations_context_is_part_of_it(cache) -> None
     assert clean(c)
 
 
+def test_it_is_no_longer_when_the_computation_has_ended(cache) -> None:
+    c = cache()
+    values: list[Any] = []
+    ended = threading.Event()
+
+    def later() -> None:
+        assert ended.wait(WATCHDOG)
+        c.reset()
+        values.append(c.cached("k", lambda: "computed later"))
+
+    thread = threading.Thread(target=lambda: None)
+
+    def fn() -> str:
+        nonlocal thread
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(later,))
+        thread.start()
+        return "computed"
+
+    assert c.cached("k", fn) == "computed"
+    ended.set()
+    thread.join(WATCHDOG)
+    assert values == ["computed later"]
+    assert clean(c)
+
+
 def test_so_is_a_thread_of_asyncio(cache) -> None:
     c = cache()
 

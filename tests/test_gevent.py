@@ -270,6 +270,111 @@ def test_a_greenlet_that_is_killed_as_it_comes_to_lead_passes_on(settings, cache
     assert clean(c)
 
 
+@pytest.mark.parametrize("again", ["waiter.kill(block=False)", "waiter.kill(gevent.Timeout(), block=False)"])
+def test_a_greenlet_that_is_killed_twice_takes_no_call_out_of_its_threads_hands(settings, cache, again) -> None:
+    c = cache()
+    owner = Child(_own, settings(), 1)
+    assert owner.receive() == "owns"
+    process = start(
+        f"""
+        from coopshm._segment import Segment
+        allocate = monkey.get_original("_thread", "allocate_lock")
+        entered, go_on = allocate(), allocate()
+        entered.acquire()
+        go_on.acquire()
+        log = []
+
+        def in_thread(self, call, seconds, wait=Segment.wait):
+            log.append("the thread waits")
+            entered.release()
+            with go_on:
+                return wait(self, call, seconds), log.append("the thread is through")
+
+        def release(self, call, release=Segment.release):
+            log.append("released")
+            release(self, call)
+
+        Segment.wait, Segment.release = in_thread, release
+        waiter = gevent.spawn(c.cached, 0, fail)
+        until(lambda: entered.acquire(False))
+        waiter.kill(block=False)
+        gevent.sleep(0)
+        gevent.sleep(0)
+        {again}
+        gevent.sleep(0)
+        gevent.sleep(0)
+        assert not waiter.ready()
+        go_on.release()
+        waiter.join()
+        print(json.dumps(log + [type(waiter.value or waiter.exception).__name__]))
+        """,
+        settings(),
+    )
+    *log, last = finish(process)
+    assert log == ["the thread waits", "the thread is through", "released"]
+    assert last in ("GreenletExit", "Timeout")
+    owner.send("publish")
+    owner.result()
+    assert clean(c)
+
+
+def test_a_greenlet_that_gives_up_by_gevents_timeout_disturbs_nobody(settings, cache) -> None:
+    c = cache()
+    found = finish(
+        start(
+            """
+            from gevent.event import Event
+            told = Event()
+
+            def ask(fn):
+                with gevent.Timeout(0.01, False):
+                    return c.cached("k", fn)
+                return "its time was up"
+
+            crew = [gevent.spawn(ask, told.wait), gevent.spawn(c.cached, "k", lambda: told.wait() and "the heir's")]
+            crew += [gevent.spawn(ask, fail) for _ in range(3)]
+            gevent.joinall([crew[0], *crew[2:]])
+            assert (c.stats().flights, c.stats().waiters) == (1, 0)
+            told.set()
+            print(json.dumps([greenlet.get() for greenlet in crew]))
+            """,
+            settings(),
+        )
+    )
+    assert found == ["its time was up", "the heir's", *["its time was up"] * 3]
+    assert c.stats().computations == 2
+    assert clean(c)
+
+
+def test_a_greenlet_that_outlives_the_computation_that_started_it_is_no_part_of_it(settings, cache) -> None:
+    c = cache()
+    found = finish(
+        start(
+            """
+            import contextvars
+            from gevent.event import Event
+            told = Event()
+
+            def later():
+                told.wait()
+                c.reset()
+                return c.cached("k", lambda: "computed later")
+
+            def fn():
+                fn.greenlets = [gevent.spawn(later), gevent.spawn(contextvars.copy_context().run, later)]
+                return "computed"
+
+            values = [c.cached("k", fn)]
+            told.set()
+            print(json.dumps(values + [greenlet.get() for greenlet in fn.greenlets]))
+            """,
+            settings(),
+        )
+    )
+    assert found == ["computed", "computed later", "computed later"]
+    assert clean(c)
+
+
 def test_what_was_opened_before_gevent_patched_keeps_greenlets_apart(settings, cache) -> None:
     """As in gunicorn's gevent worker, when its master has the cache or its post_fork hook opens it."""
     c = cache()
