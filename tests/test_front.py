@@ -88,7 +88,11 @@ def _nested(value: object, levels: int) -> tuple[object, ...]:
 def test_a_key_whose_levels_would_take_more_stack_than_there_is_is_refused(cache) -> None:
     c = cache()
     c.cached("hot", lambda: "v")
-    function = coopshm.memoize("c")(lambda key: key)
+
+    @coopshm.memoize("c")
+    def function(key: Any) -> Any:
+        return key
+
     key = _nested("k", 500_000)
     for ask in (lambda: c.cached(key, _fail), lambda: coopshm.cached("c", key, _fail), lambda: function(key)):
         with pytest.raises(coopshm.InvalidKeyError, match="levels"):
