@@ -75,6 +75,7 @@ What is shown on a terminal in colours is plain text in a pipe, and one JSON doc
 @click.option(
     "--config",
     "config_path",
+    type=click.Path(),  # so that shells complete it
     metavar="FILE",
     help="Configuration. Default: the file that $COOPSHM_CONFIG names, else ./coopshm.toml if there is one.",
 )

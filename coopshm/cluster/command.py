@@ -58,7 +58,13 @@ def _check_name(_ctx: click.Context, _param: click.Parameter, name: str | None) 
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
-@click.option("--config", "path", metavar="FILE", help="The configuration. Default: $COOPSHM_CONFIG, ./coopshm.toml.")
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(),  # so that shells complete it
+    metavar="FILE",
+    help="The configuration. Default: $COOPSHM_CONFIG, ./coopshm.toml.",
+)
 @click.option("--namespace", metavar="NS", callback=_check_name, help="Overrides the configuration's.")
 @click.option(
     "--check", is_flag=True, help="Check the configuration, the files that it names included, say what it is, and end."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version as release
@@ -133,6 +134,17 @@ def complete(admin, *words: str) -> list[str]:
     done = admin.run(env=environment)
     assert done.stderr == ""
     return [line.partition(",")[2] for line in done.stdout.split()]
+
+
+def test_shells_complete_files(admin) -> None:
+    environment = {"COMP_WORDS": "coopshm-admin --config co", "COMP_CWORD": "2"}
+    for command in (COMMAND, str(Path(COMMAND).with_name("coopshm-sidecar"))):
+        name = f"_{Path(command).name.upper().replace('-', '_')}_COMPLETE"
+        done = subprocess.run(
+            [command], env={**os.environ, **environment, name: "bash_complete"}, capture_output=True, text=True,
+            check=False, timeout=WATCHDOG,
+        )  # fmt: skip
+        assert (done.stdout, done.stderr) == ("file,co\n", "")
 
 
 def test_shells_complete_commands_options_and_caches(admin, namespace, use) -> None:
