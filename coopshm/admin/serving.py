@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..config import check_name
 from ..errors import ConfigError, CoopshmError
 from ..objects import Place
 from ..observe import attach
-from .session import Session, json_option
+from .session import Session, json_option, names_argument
 
 if TYPE_CHECKING:
     from ..status.server import Address
@@ -29,15 +28,8 @@ class _MetricsError(CoopshmError):
     """The metrics cannot be had."""
 
 
-def _names(_ctx: click.Context, _param: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        return tuple(check_name(name) for name in names)
-    except ConfigError as exc:
-        raise click.BadParameter(str(exc)) from exc
-
-
 @click.command("metrics")
-@click.argument("names", nargs=-1, metavar="[NAME]...", callback=_names)
+@names_argument
 @click.option("--all", "everywhere", is_flag=True, help="The caches of all namespaces.")
 @click.option(
     "--format",

@@ -159,7 +159,9 @@ namespace_option = click.option(
     help="Default: $COOPSHM_NAMESPACE, else that of the configuration, else 'default'.",
 )
 name_argument = click.argument("name", callback=_check_name, shell_complete=_complete_cache)
-names_argument = click.argument("names", nargs=-1, callback=_check_names, shell_complete=_complete_cache)
+names_argument = click.argument(
+    "names", nargs=-1, metavar="[NAME]...", callback=_check_names, shell_complete=_complete_cache
+)
 
 
 def version_text(version: object) -> str:

@@ -153,6 +153,7 @@ def test_shells_complete_commands_options_and_caches(admin, namespace, use) -> N
     assert complete(admin, "ke") == ["keys"]
     assert complete(admin, "--namespace", namespace, "stats", "") == ["c", "pages"]
     assert complete(admin, "--namespace", namespace, "top", "c", "p") == ["pages"]
+    assert complete(admin, "--namespace", namespace, "metrics", "") == ["c", "pages"]
     assert complete(admin, "--namespace", namespace[:-1]) == [namespace]
     assert complete(admin, "--namespace", namespace, "keys", "c", "--sort", "s") == ["stored", "size"]
     assert complete(admin, "--config", "nowhere.toml", "stats", "") == []
