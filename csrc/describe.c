@@ -270,7 +270,7 @@ uint32_t csm_flights(csm *h, csm_flight_info *out, uint32_t capacity) {
                                .waiters = csm_wait_count(h, csm_target(serial, f)),
                                .pid = csm_load(&flight->pid),
                                .alive = !csm_flight_is_lost(h, f),
-                               .takeovers = csm_load(&flight->term) - csm_lease_is_granted(h, f), /* that one was by consent */
+                               .takeovers = csm_load(&flight->term) - csm_lease_was_let_go(h, f),
                                .reserved_bytes = csm_extent_granules(csm_load(&flight->reserved)) * CSM_GRANULE,
                                .parent_id = csm_load(&flight->parent_id),
                                .parent_serial = csm_load(&flight->parent) >> 16,

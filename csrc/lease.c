@@ -49,7 +49,10 @@ bool csm_lease_is_unanswered(csm *h, uint32_t f) {
     return state == CSM_LEASE_ASKED || state == CSM_LEASE_SEEN;
 }
 
-bool csm_lease_is_granted(csm *h, uint32_t f) { return state_of(h, f) == CSM_LEASE_GRANTED; }
+bool csm_lease_was_let_go(csm *h, uint32_t f) {
+    uint64_t word = csm_load_acquire(&h->flights[f].lease);
+    return csm_lease_serial(word) == csm_load(&h->flights[f].serial) && (word & CSM_LEASE_LET_GO);
+}
 
 bool csm_lease_is_hung(csm *h, uint32_t f) {
     enum csm_lease_state state = state_of(h, f);
@@ -61,8 +64,11 @@ bool csm_lease_take_over_locked(csm *h, uint32_t f, uint64_t serial) {
     for (;;) {
         enum csm_lease_state state = csm_lease_state_of(word, serial);
         bool granted = state == CSM_LEASE_OFFERED || state == CSM_LEASE_GRANTED;
+        bool is_its = state != CSM_LEASE_NONE && state != CSM_LEASE_GRANTED;
+        bool was_its = csm_lease_serial(word) == serial && (word & CSM_LEASE_LET_GO);
         uint64_t next = csm_lease_word(serial, false, granted ? CSM_LEASE_GRANTED : CSM_LEASE_NONE);
-        if (word == next || csm_swap_if(at, word, next)) return state != CSM_LEASE_NONE && state != CSM_LEASE_GRANTED;
+        if (is_its || was_its) next |= CSM_LEASE_LET_GO;
+        if (word == next || csm_swap_if(at, word, next)) return is_its;
         word = csm_load_acquire(at);
     }
 }

@@ -41,7 +41,9 @@ enum csm_lease_state {
     CSM_LEASE_TAKEN
 };
 
-/* serial (48) | a nested computation waits (8) | state (8) */
+/* serial (48) | flags (8) | state (8). The flags: a nested computation waits; and, of a worker's, that it had it from a
+ * sidecar, not from one that died. */
+#define CSM_LEASE_LET_GO (UINT64_C(1) << 9)
 static inline uint64_t csm_lease_word(uint64_t serial, bool nested, enum csm_lease_state state) {
     return serial << 16 | (uint64_t)nested << 8 | (uint64_t)state;
 }
@@ -60,8 +62,8 @@ uint64_t csm_lease_sidecar(csm *h);
 /* May flight `f` be taken over although its owner lives? It was offered; or its owner is a sidecar that has not answered in time. */
 bool csm_lease_is_open(csm *h, uint32_t f);
 
-/* Does a worker compute `f` under the cluster's lease? */
-bool csm_lease_is_granted(csm *h, uint32_t f);
+/* Has a worker `f` from a sidecar? Then one of its terms began without any computation's death. */
+bool csm_lease_was_let_go(csm *h, uint32_t f);
 
 /* Was the cluster asked, and has not answered? */
 bool csm_lease_is_unanswered(csm *h, uint32_t f);

@@ -107,7 +107,7 @@ static void in_the_middle_of_taking_over_what_was_granted(void) {
         if (i % 2) {
             check_kill(&v);
             CHECK_EQ(csm_wait(h, &call, LONG_NS), CSM_OWNER);
-            CHECK_EQ(csm_load(&h->flights[lease.flight].lease), csm_lease_word(lease.serial, false, CSM_LEASE_GRANTED));
+            CHECK_EQ(csm_load(&h->flights[lease.flight].lease), csm_lease_word(lease.serial, false, CSM_LEASE_GRANTED) | CSM_LEASE_LET_GO);
             CHECK_EQ(check_stat(h, CSM_STAT_TAKEOVERS), 0); /* the victim had not begun to compute */
             CHECK_EQ(publish_value(h, &call, TARGET), CSM_OK);
         } else {
@@ -213,7 +213,7 @@ static void between_a_grant_and_the_wake_up(void) {
         if (kill_it) check_kill(&v);
         uint64_t serial = call.waiter.serial, f = call.waiter.flight;
         CHECK_EQ(csm_wait(h, &call, FOR_EVER), CSM_OWNER); /* by its slice, and under the lease */
-        CHECK_EQ(csm_load(&h->flights[f].lease), csm_lease_word(serial, false, CSM_LEASE_GRANTED));
+        CHECK_EQ(csm_load(&h->flights[f].lease), csm_lease_word(serial, false, CSM_LEASE_GRANTED) | CSM_LEASE_LET_GO);
         CHECK_EQ(publish_value(h, &call, TARGET), CSM_OK);
         CHECK_EQ(check_stat(h, CSM_STAT_TAKEOVERS), 0);
         if (!kill_it) {

@@ -46,6 +46,34 @@ static void who_waits_no_longer_computes_unless_somebody_does(void) {
     csm_wait_leave(h, &call);
 }
 
+static uint64_t takeovers(csm *h) {
+    csm_flight_info flight;
+    CHECK_EQ(csm_flights(h, &flight, 1), 1);
+    return flight.takeovers;
+}
+
+/* Whether it has granted it or said nothing: whoever takes a computation over from a sidecar was preceded by none that died. */
+static void to_take_over_from_the_sidecar_is_told_as_nobodys_death(void) {
+    for (int granted = 0; granted < 2; granted++) {
+        csm *h = check_segment(&CHECK_SMALL), *g = check_another(h), *s = relay_sidecar(h, RELAY_LONG_NS);
+        csm_call one, two;
+        if (granted) {
+            relay_granted(h, s, "k", &one);
+        } else {
+            relay_ask(h, s, "k", &one);
+            CHECK_EQ(csm_wait_no_longer(h, &one), CSM_OWNER);
+        }
+        CHECK_EQ(takeovers(g), 0);
+        CHECK_EQ(check_claim(g, "k", &two), CSM_JOINED);
+        csm_leave(h);
+        CHECK_EQ(csm_wait(g, &two, RELAY_LONG_NS), CSM_OWNER);
+        CHECK_EQ(takeovers(g), 1);
+        CHECK_EQ(check_stat(g, CSM_STAT_TAKEOVERS), 1);
+        CHECK_EQ(check_publish(g, &two, "k", "v", 1), CSM_OK);
+        check_sound(g);
+    }
+}
+
 static void but_for_a_computation_under_way_elsewhere(void) {
     csm *h = check_segment(&CHECK_SMALL), *s = relay_sidecar(h, RELAY_LONG_NS);
     csm_call call;
@@ -228,7 +256,7 @@ static void to_follow_a_dead_sidecar_is_no_theft_of_a_lock(void) {
 }
 
 CHECK_MAIN(CHECK_TEST(nobody_waits_longer_than_lease_timeout_for_an_answer), CHECK_TEST(but_for_a_computation_under_way_elsewhere),
-           CHECK_TEST(who_waits_no_longer_computes_unless_somebody_does),
+           CHECK_TEST(who_waits_no_longer_computes_unless_somebody_does), CHECK_TEST(to_take_over_from_the_sidecar_is_told_as_nobodys_death),
            CHECK_TEST(a_sidecar_that_does_not_look_is_nobodys_owner), CHECK_TEST(who_sleeps_is_not_kept_longer_either),
            CHECK_TEST(a_dead_sidecar_is_a_dead_owner), CHECK_TEST(a_sidecar_that_closes_leaves_nobody_waiting),
            CHECK_TEST(a_destroyed_segment_is_gone_for_the_sidecar), CHECK_TEST(what_could_not_be_published_is_taken_again),
