@@ -192,12 +192,12 @@ static void nothing_is_lost_when_a_row_is_won_while_other_threads_count(void) {
         csm *h = check_open(csm_descriptor(other), &CHECK_SMALL);
         pthread_barrier_t start;
         CHECK_EQ(pthread_barrier_init(&start, NULL, 4), 0);
-        struct counter each = {.h = h, .start = &start}, again = each;
+        struct counter each = {.h = h, .start = &start}, again = each, hits = each, winner = each; /* CHECK_EQ is a block: not in it */
         pthread_t threads[4];
         CHECK_EQ(pthread_create(&threads[0], NULL, count_hits, &each), 0);
         CHECK_EQ(pthread_create(&threads[1], NULL, count_hits, &again), 0);
-        CHECK_EQ(pthread_create(&threads[2], NULL, count_hot_hits, &(struct counter){.h = h, .start = &start}), 0);
-        CHECK_EQ(pthread_create(&threads[3], NULL, enter, &(struct counter){.h = h, .start = &start}), 0);
+        CHECK_EQ(pthread_create(&threads[2], NULL, count_hot_hits, &hits), 0);
+        CHECK_EQ(pthread_create(&threads[3], NULL, enter, &winner), 0);
         for (int i = 0; i < 4; i++) CHECK_EQ(pthread_join(threads[i], NULL), 0);
         pthread_barrier_destroy(&start);
         csm_hot_settle(h, h);
