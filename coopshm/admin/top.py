@@ -59,7 +59,7 @@ def _top(
     once: bool,
     svg: str | None,
 ) -> None:
-    """Show what caches do, live: caches NAME, or all of the namespace.
+    """Show what caches do, live: NAMES, or all of the namespace.
 
     For each cache: how full it is, the part of its look-ups that were hits in the last interval, what it does per
     second (HITS, MISSes, COMPutations, calls that WAITed, FAILures, BYPasses), and its flights, waiters and processes.
