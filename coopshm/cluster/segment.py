@@ -5,8 +5,9 @@ What is here passes calls on, as _segment.py does, and deals in bytes, ints and 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -85,8 +86,10 @@ class SidecarSegment:
         self._leases = ffi.new("csm_lease[]", _BATCH)
         self._found = ffi.new("csm_relay_entry_view *")
         self._position = ffi.new("uint64_t *")
-        self._lock = threading.Lock()
-        self._views = 0  # payloads that live, and calls in other threads (`keep`)
+        # A payload's end may come in any thread at any instruction, the collector's choice, so it takes no lock: the
+        # thread might have that one. What is done to these is one operation of a deque each, which is atomic.
+        self._kept: deque[None] = deque()  # one for each payload that lives, and each call in another thread (`keep`)
+        self._forgets = deque([segment.forget])  # empty once somebody does
         self._closed = False
         self.generation = segment.generation
         self.stamp = segment.stamp
@@ -104,11 +107,8 @@ class SidecarSegment:
         """Let go: whoever waits goes on without the cluster. May wait for a lock. Nothing else is called afterwards;
         row and memory go with the last payload."""
         lib.csm_relay_close(self._handle)
-        with self._lock:
-            self._closed = True
-            last = self._views == 0
-        if last:
-            self.segment.forget()
+        self._closed = True
+        self._forget_if_last()
 
     def _dropped(self, view: Any) -> None:
         lib.csm_view_release(view)
@@ -116,15 +116,17 @@ class SidecarSegment:
 
     def keep(self) -> None:
         """Have row and memory stay after `close`, until as many calls of `let_go`."""
-        with self._lock:
-            self._views += 1
+        self._kept.append(None)
 
     def let_go(self) -> None:
-        with self._lock:
-            self._views -= 1
-            last = self._closed and self._views == 0
-        if last:
-            self.segment.forget()
+        self._kept.pop()
+        self._forget_if_last()
+
+    def _forget_if_last(self) -> None:
+        # Who closes says so first and counts then, who lets go the other way round: one of them at least sees both.
+        if self._closed and not self._kept:
+            with contextlib.suppress(IndexError):  # somebody has been faster
+                self._forgets.pop()()
 
     def wait(self, seconds: float) -> None:
         """Sleep until there may be something to look at, at most `seconds` (and at most 50 ms). Blocks."""
@@ -190,8 +192,7 @@ class SidecarSegment:
     def _log_entry(self, position: int) -> LogEntry:
         found = self._found
         view, key = found.view, ffi.buffer(found.key, found.key_bytes)[:]
-        with self._lock:
-            self._views += 1
+        self.keep()
         # The buffer keeps `data`, and the end of `data` gives the pin back.
         data = ffi.gc(ffi.cast("char *", view.data), lambda _, view=view: self._dropped(view))
         payload = memoryview(ffi.buffer(data, view.bytes)).toreadonly()

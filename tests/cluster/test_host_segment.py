@@ -126,7 +126,7 @@ def test_a_host_may_be_stopped_while_it_adopts(conf, tally, monkeypatch) -> None
             adopting.cancel()
         go_on.set()
         await until(lambda: seen == [standing])
-        await until(lambda: at.segment._views == 0)
+        await until(lambda: not at.segment._kept)
 
     go(main)
 
