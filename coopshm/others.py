@@ -23,7 +23,7 @@ __all__ = ["search_on"]
 
 #: By inode, for as long as the process lives: a mapping is never undone, so none is made twice.
 _observed: dict[int, Segment] = {}
-_lock = PerProcess(lambda: threading.Lock())
+_lock = PerProcess(lambda: threading.RLock())  # reentrant: a signal handler or a destructor may ask for a value
 
 
 def search_on(segment: Segment, call: Call) -> int:

@@ -4,7 +4,8 @@ A node dials every address that it is given, and sends on the connections that i
 comes on those that it has accepted. So two nodes have two connections, and there is nothing to agree upon when both
 dial at once. The accepting side sends nothing but its name and the echo of heartbeats. A *peer* is live while both
 connections are up; when one of them ends, or a heartbeat is not echoed for `dead_after` seconds, both are closed, so
-that both nodes come to know.
+that both nodes come to know. Who is dialled by a node that it has not reached dials at once, however long it had meant
+to wait.
 
 An address may be the node's own (it finds out, and leaves it alone), or a name that stands for several addresses (all
 are dialled, and looked up again now and then). Two processes with one name are an error, which both say.
@@ -38,6 +39,7 @@ from .links import (
     why,
 )
 from .trust import Trust
+from .waits import wait_some
 from .wire import Arrived, Budget, ProtocolError, Sender, read_message, receive
 
 __all__ = ["Dialled", "Mesh", "Peer", "PeersConfig", "Users"]
@@ -99,6 +101,7 @@ class Dialled:
     task: asyncio.Task[None] | None = None
     error: str = ""
     name: str = ""
+    wake: asyncio.Event = field(default_factory=asyncio.Event)  # to be dialled now
 
 
 def _same(connection: _Connection | None, instance: bytes) -> bool:
@@ -251,7 +254,8 @@ class Mesh:
                 )
             if self._now() - began > self._config.dead_after:
                 pause = REDIAL_SECONDS
-            await asyncio.sleep(wait or pause * random.uniform(0.5, 1.5))
+            await wait_some(state.wake, wait or pause * random.uniform(0.5, 1.5))
+            state.wake.clear()
             pause = min(2 * pause, REDIAL_SECONDS_MAX)
 
     async def _connect(self, address: Address, state: Dialled) -> float:
@@ -283,6 +287,7 @@ class Mesh:
                 connection = _Connection(welcome.name, welcome.instance, format_address(address), writer, sender)
                 self._dialled[welcome.name] = connection
                 self.connections += 1
+                state.wake.clear()
                 try:
                     self._pair(welcome.name)
                     await self._stay(reader, sender, writing)
@@ -373,6 +378,14 @@ class Mesh:
             self._gone(known)
         self._accepts[connection.name] = connection
         self._pair(connection.name)
+        if connection.name not in self._dialled:
+            self._dial_now()
+
+    def _dial_now(self) -> None:
+        """A node is there that this one has not reached: where cannot be told, so all that may be it are tried."""
+        for state in self.dials.values():
+            if state.name != self._name and state.name not in self._dialled:
+                state.wake.set()
 
     async def _read(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
         loop = asyncio.get_running_loop()

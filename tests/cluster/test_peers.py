@@ -270,6 +270,27 @@ def test_a_name_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPatch) ->
     trial(test)
 
 
+def test_who_is_dialled_by_a_node_that_it_gave_up_for_now_dials_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a node that comes back is alone for as long as the others have come to wait between two attempts."""
+    monkeypatch.setattr(mesh, "REDIAL_SECONDS", 1e6)
+    monkeypatch.setattr(mesh, "REDIAL_SECONDS_MAX", 1e6)
+
+    async def test(cluster: PeersCluster) -> None:
+        cluster.host()
+        cluster.host()
+        await cluster.start(0)
+        await until(lambda: len([error for error in errors(cluster, 0) if error]) == 1)
+        await cluster.start(1)
+        await cluster.connected()
+        for _ in range(2):  # it is restarted, and not there for a while
+            await cluster.stop(1)
+            await until(lambda: len([error for error in errors(cluster, 0) if error]) == 1)
+            await cluster.start(1)
+            await cluster.connected()
+
+    trial(test)
+
+
 def test_nodes_come_and_go_with_the_configuration() -> None:
     async def test(cluster: PeersCluster) -> None:
         await cluster.ready(3)
