@@ -107,8 +107,10 @@ def storing(segment: SidecarSegment, generation: int, entry: Entry) -> Callable[
 
 
 def _refused(code: int) -> Delivered:
-    if code in (_codes.READY, _codes.JOINED):
+    if code == _codes.READY:
         return Delivered.KNOWN
+    if code == _codes.JOINED:
+        return Delivered.JOINED
     if code == _codes.STALE:
         return Delivered.STALE
     return Delivered.GONE if code in _NO_LOCK else Delivered.FULL

@@ -7,12 +7,18 @@ there anyway.
 First it *catches up*: with all that the other has, whoever computed it, because that one may be gone. Keys are offered,
 and what is missing is taken. So it does not matter how many nodes have the same; a newcomer takes everything from the
 first one, and from the others what that one lacked. It catches up with one node at a time, so that no two send it the
-same; if that one goes, with the next. Then entries come as the workers of that host store them.
+same; if that one goes, or says nothing for a while, with the next. Then entries come as the workers of that host store
+them.
+
+What could not be stored when it came, since the segment's lock was not to be had, a worker was computing the same, or
+there was no memory for it, is taken later: the place in that log stays before the first of these, and after a pause the
+log is followed from there anew. (What there is no room for is not taken again: there will be none before a reset.)
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -24,6 +30,8 @@ from .wire import PIECE_BYTES, Sender
 
 __all__ = ["Followers", "Following"]
 
+logger = logging.getLogger("coopshm.cluster")
+
 #: Payload bytes of one read: they are pinned until sent.
 READ_BYTES_MAX = 16 * 1024 * 1024
 READ_ENTRIES_MAX = 512
@@ -33,15 +41,24 @@ READ_ENTRIES_MAX = 512
 DELIVERIES_MAX = 128
 SHORT_BYTES = 16 * 1024
 
+#: Seconds until a log is followed anew of which something could not be stored, or whose node could not send it: at
+#: first, and at most.
+AGAIN_SECONDS = 1.0
+AGAIN_SECONDS_MAX = 30.0
+
+#: Seconds after which a node that says nothing while it is caught up with is no reason not to catch up with the next.
+SILENT_SECONDS = 10.0
+
 
 @dataclass
 class _Place:
-    """Where following a log ended, and of which log, and into which generation here."""
+    """Where following a log ended, and of which log, and into which segment and generation here."""
 
     origin: str
     generation: int
-    mine: int
+    mine: tuple[str, int]
     position: int
+    pause: float = field(default_factory=lambda: AGAIN_SECONDS)
 
 
 @dataclass
@@ -54,24 +71,32 @@ class _Follow:
     catching_up_to: int | None = None
     caught_up: bool = False
     delivering: deque[tuple[asyncio.Future[Delivered], int]] = field(default_factory=deque)
+    missed: bool = False  # something could not be stored: the place stays before it
+    again: float | None = None  # when that is to be taken
+    news: bool = True  # something has come since the last tick
+    silent_since: float = 0.0
+    silent: bool = False
 
 
 class Following:
     """The logs that this node follows. `send(node, message)`; `deliver(stamp, entry)` of a cache does what is to be
-    done."""
+    done. `entry_bytes_max`: larger ones are never taken."""
 
     def __init__(
         self,
         caches: dict[str, Cache],
         send: Callable[[str, m.Message], None],
         arrived: Callable[[str, Stamp, Entry, Delivered], None],
+        entry_bytes_max: int,
     ) -> None:
+        self._entry_bytes_max = entry_bytes_max
         self._caches = caches
         self._send = send
         self._arrived = arrived
         self._nodes: set[str] = set()
         self._follows: dict[tuple[str, str], _Follow] = {}  # node, cache
         self._places: dict[tuple[str, str], _Place] = {}
+        self._resting: dict[tuple[str, str], float | None] = {}  # could not send its log: when it is asked again
         self._streams = 0
         self.entries = 0
         self.known = 0
@@ -88,6 +113,38 @@ class Following:
         for key in [key for key in self._follows if key[0] == node]:
             self._end(key)
         for cache in self._caches:
+            self._resting.pop((node, cache), None)
+            self.consider(cache)
+
+    def stands(self, node: str, cache: str) -> None:
+        """That node has said where it stands."""
+        self._resting.pop((node, cache), None)
+        self.consider(cache)
+
+    def tick(self, now: float) -> None:
+        """What is to be done after some time."""
+        changed = set()
+        for key, follow in list(self._follows.items()):
+            if follow.news or follow.caught_up:
+                follow.news, follow.silent, follow.silent_since = False, False, now
+            elif not follow.silent and now >= follow.silent_since + SILENT_SECONDS:
+                follow.silent = True
+                changed.add(key[1])
+            if not follow.missed or not follow.caught_up:
+                continue
+            if follow.again is None:
+                follow.again = now + follow.place.pause
+                follow.place.pause = min(2 * follow.place.pause, AGAIN_SECONDS_MAX)
+            elif now >= follow.again:
+                self._end(key)
+                changed.add(key[1])
+        for key, until in list(self._resting.items()):
+            if until is None:
+                self._resting[key] = now + AGAIN_SECONDS
+            elif now >= until:
+                del self._resting[key]
+                changed.add(key[1])
+        for cache in changed:
             self.consider(cache)
 
     def consider(self, cache: str) -> None:
@@ -97,17 +154,19 @@ class Following:
         for key, follow in [item for item in self._follows.items() if item[0][1] == cache]:
             theirs, place = here.together(key[0]), follow.place
             logs = (theirs.origin, theirs.generation) if theirs is not None else None
-            if standing is None or logs != (place.origin, place.generation) or standing.generation != place.mine:
+            mine = (standing.origin, standing.generation) if standing is not None else None
+            if logs != (place.origin, place.generation) or mine != place.mine:
                 self._end(key)
-        if standing is None or any(not f.caught_up for (_, name), f in self._follows.items() if name == cache):
+        follows = [follow for (_, name), follow in self._follows.items() if name == cache]
+        if standing is None or not all(follow.caught_up or follow.silent for follow in follows):
             return
         for node in sorted(self._nodes):
             theirs = here.together(node)
-            if theirs is not None and (node, cache) not in self._follows:
-                self._begin(node, cache, theirs, standing.stamp, standing.generation)
+            if theirs is not None and (node, cache) not in self._follows and (node, cache) not in self._resting:
+                self._begin(node, cache, theirs, standing.stamp, (standing.origin, standing.generation))
                 return
 
-    def _begin(self, node: str, cache: str, theirs: m.Standing, stamp: Stamp, mine: int) -> None:
+    def _begin(self, node: str, cache: str, theirs: m.Standing, stamp: Stamp, mine: tuple[str, int]) -> None:
         place = self._places.get((node, cache))
         if place is None or (place.origin, place.generation, place.mine) != (theirs.origin, theirs.generation, mine):
             place = self._places[node, cache] = _Place(theirs.origin, theirs.generation, mine, 0)
@@ -127,9 +186,9 @@ class Following:
         return {node for node in self._nodes if here.together(node) and not self.follows(node, cache)}
 
     def follows(self, node: str, cache: str) -> bool:
-        """Whether entries come from there as they are stored."""
+        """Whether entries come from there as they are stored, and all that were there have come."""
         follow = self._follows.get((node, cache))
-        return follow is not None and follow.caught_up
+        return follow is not None and follow.caught_up and not follow.missed
 
     def _find(self, node: str, stream: int) -> _Follow | None:
         return next((f for (name, _), f in self._follows.items() if name == node and f.stream == stream), None)
@@ -140,12 +199,13 @@ class Following:
         follow = self._find(node, message.stream)
         if follow is None:
             return
+        follow.news = True
         place = follow.place
         if isinstance(message, m.Log):
             place.origin, place.generation = message.origin, message.generation
             place.position = message.position
         elif isinstance(message, m.Offer):
-            if follow.offered is not None:
+            if follow.offered is not None and not follow.missed:
                 place.position = follow.offered
             follow.offered = message.position
             host = self._caches[follow.cache].host
@@ -156,6 +216,8 @@ class Following:
             self._delivered(follow)
         else:
             self._end((node, follow.cache))
+            self._resting[node, follow.cache] = None
+            self.consider(follow.cache)
 
     async def entry(self, node: str, begin: m.Begin, payload: bytes | memoryview | None) -> None:
         """An entry of a log, with nothing but its stream to say of which. Short ones are handed over in bursts."""
@@ -163,7 +225,9 @@ class Following:
         if follow is None:
             return
         entry = Entry(begin.key_id or begin.key, begin.key, begin.format, Kind(begin.kind), payload or b"")
+        follow.news = True
         if payload is None:
+            follow.missed |= begin.size <= self._entry_bytes_max
             self._arrived(follow.cache, follow.stamp, entry, Delivered.GONE)
             return
         task = asyncio.ensure_future(self._deliver(follow, entry))
@@ -184,16 +248,22 @@ class Following:
             task, position = follow.delivering.popleft()
             if task.cancelled():
                 continue
-            result = task.result()
+            error = task.exception()
+            if error is not None:
+                logger.error("an entry of cache %r could not be stored: %r", follow.cache, error, exc_info=error)
+            result = Delivered.GONE if error is not None else task.result()
             self.entries += 1
             self.known += result is Delivered.KNOWN
             self.stale += result is Delivered.STALE
             self.full += result in (Delivered.FULL, Delivered.PASSED)
-            follow.place.position = max(follow.place.position, position)
+            follow.missed |= result in (Delivered.GONE, Delivered.JOINED)
+            if not follow.missed:
+                follow.place.position = max(follow.place.position, position)
         if follow.catching_up_to is not None and not follow.delivering:
             # Not before: who is said to be caught up with is not asked for what cannot be found here.
-            follow.place.position, follow.catching_up_to = follow.catching_up_to, None
-            follow.caught_up = True
+            if not follow.missed:
+                follow.place.position, follow.place.pause = follow.catching_up_to, AGAIN_SECONDS
+            follow.catching_up_to, follow.caught_up = None, True
             self.consider(follow.cache)
 
 
@@ -269,6 +339,10 @@ class Followers:
             self._streams[key].idle = True
         except ConnectionError:
             pass  # whoever follows comes again
+        except Exception as exc:  # whatever it is: who follows must not wait for ever
+            logger.error("the log of cache %r cannot be sent to %s: %r", *reversed(key), exc, exc_info=exc)
+            out.send(m.Over(message.stream))
+            self._streams[key].idle = True
 
     async def _catch_up(
         self,

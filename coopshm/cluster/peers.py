@@ -48,7 +48,7 @@ class Peers(Relay, Users):
         now = asyncio.get_running_loop().time()
         for cache, host in hosts.items():
             self._caches[cache] = Cache(cache, host, self._announce, self.moved)
-        self._following = Following(self._caches, self._send, self._delivered)
+        self._following = Following(self._caches, self._send, self._delivered, config.entry_bytes_max)
         self._followers = Followers(self._caches, config.entry_bytes_max, self._mesh.spawn)
         effects = Effects(self._grant, self._hold, self._want, self._following.follows)
         settle = config.lease_timeout / 2
@@ -159,6 +159,7 @@ class Peers(Relay, Users):
             now = self._now()
             self._owner.tick(now)
             self._asker.tick(now)
+            self._following.tick(now)
             if now - told > TELL_SECONDS:
                 told = now
                 self._asker.tell()
@@ -238,7 +239,7 @@ class Peers(Relay, Users):
             if message.stamp is not None:
                 self._owner.newest(message.cache, Stamp(*message.stamp))
             if here is not None and here.heard(peer.name, message):
-                self._following.consider(message.cache)
+                self._following.stands(peer.name, message.cache)
         elif isinstance(message, m.Subscribe):
             self._followers.subscribe(peer.name, peer.out, message)
         elif isinstance(message, m.Take):
@@ -312,16 +313,18 @@ class Peers(Relay, Users):
         if here is None:
             return
         result = await here.host.deliver(carry.stamp, carry.entry)
-        self._delivered(carry.cache, carry.stamp, carry.entry, result)
+        self._delivered(carry.cache, carry.stamp, carry.entry, result, answered=True)
         if carry.purpose == m.Purpose.ANSWER:
             self._owner.found(sender, carry)
         self._hear_self()
 
-    def _delivered(self, cache: str, stamp: Stamp, entry: Entry, result: Delivered) -> None:
+    def _delivered(self, cache: str, stamp: Stamp, entry: Entry, result: Delivered, answered: bool = False) -> None:
+        """An entry or outcome was handed to the host; `answered`: because it was asked for."""
         if result is Delivered.GONE:
             self._asker.undeliverable(cache, stamp, entry.key_id)
-        else:
+        elif answered or result not in (Delivered.FULL, Delivered.UNWANTED):
             self._asker.arrived(cache, stamp, entry.key_id)
+        # Else nobody waited when it was handed over, and it was not stored: who has asked since is yet to be answered.
         self._hear_self()
 
     # -- this host

@@ -116,6 +116,7 @@ class Delivered(enum.Enum):
 
     STORED = "stored"
     KNOWN = "known"  #: was there already
+    JOINED = "joined"  #: a worker of this host is computing it
     PASSED = "passed"  #: not for storing, or no room; those who waited for it have it
     UNWANTED = "unwanted"  #: not for storing, and nobody waits
     STALE = "stale"  #: of another stamp than the cache's at the moment of publishing

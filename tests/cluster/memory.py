@@ -67,6 +67,7 @@ class MemoryHost:
         self.segment = 0
         self.relay: Relay | None = None
         self.here = True
+        self.locked = False  # who has the write lock is stopped
         self.stamp = Stamp(0, version, "")
         self.own = 0
         self.generation = 1
@@ -116,7 +117,7 @@ class MemoryHost:
 
     async def deliver(self, stamp: Stamp, entry: Entry) -> Delivered:
         await asyncio.sleep(0)
-        if not self.here:
+        if not self.here or self.locked:
             return Delivered.GONE
         if stamp != self.stamp:
             return Delivered.STALE
@@ -131,7 +132,7 @@ class MemoryHost:
                 return Delivered.PASSED
             return Delivered.UNWANTED
         if flight is not None and not waiting:
-            return Delivered.UNWANTED
+            return Delivered.JOINED
         stored = self._store(entry, Origin.ALL)
         if flight is not None:
             self._finish(entry.key_id, flight, entry)
@@ -327,6 +328,11 @@ class MemoryHost:
         self.segment += 1
         self.own = self.reset_at = 0
         self._flip(Stamp(0, b"1", ""))
+
+    def make_again(self) -> None:
+        """Destroyed, and made again at once: as it was in the beginning, but for its name."""
+        self.lose_segment()
+        self.generation = 1
 
     def vanish(self) -> None:
         """No process has the cache any more."""

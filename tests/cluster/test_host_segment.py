@@ -224,7 +224,7 @@ def test_a_worker_that_computes_is_not_overtaken(conf, tally) -> None:
         async with hosted(conf) as (host, heard):
             heard.answer = host.grant
             assert await w.ask("k", slow=True) == ("computing", "k")
-            assert await host.deliver(stamp_of(host), entry("k", "theirs")) is Delivered.KNOWN
+            assert await host.deliver(stamp_of(host), entry("k", "theirs")) is Delivered.JOINED
             w.child.send("go")
             assert await asyncio.to_thread(w.child.receive) == ("got", "computed k")
             await until(lambda: bool(heard.ends))
