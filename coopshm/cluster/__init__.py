@@ -3,6 +3,7 @@
 Workers import nothing of this package. A map of it, each module importing only from those above it:
 
     relay     the seam: what a relay may ask of a host (Host), and a host of a relay (Relay)
+    keyids    what a key is called in the cluster
     stamps    which reset wins, and whether what it stands for is new enough
     messages  what nodes say to each other, bounded
     views     whom a node sees, and which of them owns a key

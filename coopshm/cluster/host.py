@@ -22,6 +22,7 @@ from ..config import CacheConfig
 from ..errors import CoopshmError
 from . import segment as seg
 from .attached import Attached, Flight, flip, passing, storing
+from .keyids import is_digest, key_id_of
 from .relay import (
     Batch,
     Delivered,
@@ -37,7 +38,7 @@ from .relay import (
     Stamp,
     Standing,
 )
-from .segment import Candidate, Event, LogEntry, SidecarSegment, is_digest, key_id_of
+from .segment import Candidate, Event, LogEntry, SidecarSegment
 
 __all__ = ["SegmentHost"]
 
@@ -302,13 +303,21 @@ class SegmentHost:
 
     def acknowledged(self, node: str, covers: int, state: NodeState) -> None:
         self._states[node] = state
-        if self._at is not None:
+        if len(self._states) > _PEERS:  # names come and go: the record of one that is away is for another
+            away = next((name for name, each in self._states.items() if each is NodeState.AWAY), None)
+            if away is not None:
+                del self._states[away]
+                self._peers.pop(away, None)
+        if self._at is not None and node in self._states:
             self._note_peer(self._at, node, covers, state)
 
     def _note_peer(self, at: Attached, node: str, covers: int, state: NodeState) -> None:
-        number = self._peers.setdefault(node, len(self._peers))
-        if number < _PEERS:
-            at.segment.note_peer(number, node, covers, int(state))
+        if node not in self._peers:
+            free = next((number for number in range(_PEERS) if number not in self._peers.values()), None)
+            if free is None:
+                return
+            self._peers[node] = free
+        at.segment.note_peer(self._peers[node], node, covers, int(state))
 
     # ---- answers
 

@@ -6,7 +6,6 @@ What is here passes calls on, as _segment.py does, and deals in bytes, ints and 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -18,9 +17,10 @@ from .._open import open_segment
 from .._segment import Call, Segment
 from ..config import CacheConfig
 from ..errors import BusyError
+from .keyids import digest_id
 from .relay import KEY_ID_BYTES_MAX, KeyId
 
-__all__ = ["Candidate", "Event", "LogEntry", "SidecarSegment", "flight_of", "is_digest", "key_id_of"]
+__all__ = ["Candidate", "Event", "LogEntry", "SidecarSegment", "flight_of"]
 
 ASK, WITHDRAW, END, STORED, OUTCOME = (
     lib.CSM_LEASE_ASK,
@@ -33,25 +33,6 @@ OK, MISS, GONE, BUSY = lib.CSM_OK, lib.CSM_MISS, lib.CSM_GONE, lib.CSM_BUSY
 
 #: Events taken from the core at once.
 _BATCH: Final = 256
-
-#: What a key id of a digest begins with: no encoded key does (keys.py).
-_DIGEST: Final = b"\xff"
-
-
-def key_id_of(key: bytes) -> KeyId:
-    """What a key is called in the cluster."""
-    if len(key) <= KEY_ID_BYTES_MAX:
-        return key
-    return _digest_id(len(key), hashlib.blake2s(key, digest_size=24).digest())
-
-
-def _digest_id(key_bytes: int, digest: bytes) -> KeyId:
-    return _DIGEST + key_bytes.to_bytes(4, "little") + digest
-
-
-def is_digest(key_id: KeyId) -> bool:
-    """Does it stand for a key that it does not contain?"""
-    return key_id[:1] == _DIGEST
 
 
 class Event(NamedTuple):
@@ -282,7 +263,7 @@ def _event(lease: Any) -> Event:
         if key_bytes <= KEY_ID_BYTES_MAX:
             key_id = ffi.buffer(lease.key, key_bytes)[:]
         else:
-            key_id = _digest_id(key_bytes, ffi.buffer(lease.digest, 24)[:])
+            key_id = digest_id(key_bytes, ffi.buffer(lease.digest, 24)[:])
     elif kind == OUTCOME:
         call = ffi.new("csm_call *", lease.call)
     return Event(kind, key_id, lease.flight, lease.serial, lease.generation, bool(lease.nested), call)

@@ -32,8 +32,12 @@ class Worker:
         self._thread.start()
 
     def do(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        """Have `call()` called. The future has what it returns or raises; cancelling it does not stop the call."""
+        """Have `call()` called. The future has what it returns or raises; cancelling it does not stop the call. After
+        `stop` nothing is called, and the future is cancelled."""
         future: asyncio.Future[T] = self._loop.create_future()
+        if self._ends:
+            future.cancel()
+            return future
         self._jobs.append((call, cast("asyncio.Future[object]", future)))
         self._wanted.release()
         return future

@@ -10,7 +10,7 @@ import pytest
 
 import coopshm
 from coopshm.cluster.relay import Delivered, Ended, Entry, Kind, Origin, Stamp
-from coopshm.cluster.segment import key_id_of
+from coopshm.cluster.keyids import key_id_of
 from coopshm.failures import encode_failure
 from coopshm.values import codec
 from tests.loops import go, until

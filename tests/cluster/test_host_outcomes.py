@@ -11,7 +11,7 @@ import pytest
 import coopshm
 from coopshm.cluster.host import SegmentHost
 from coopshm.cluster.relay import Delivered, Ended, Entry, KeyId, Kind, Stamp
-from coopshm.cluster.segment import key_id_of
+from coopshm.cluster.keyids import key_id_of
 from coopshm.values import codec
 from tests.loops import go, until
 

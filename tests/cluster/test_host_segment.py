@@ -306,3 +306,28 @@ def test_what_is_known_of_other_nodes_is_in_the_segment(conf, tally) -> None:
         assert segment.peers() == []
 
     go(main)
+
+
+def test_nodes_that_are_away_make_room_for_others(conf, tally) -> None:
+    """Where each deployment has names of its own, the records were used up by those of the past."""
+
+    async def main() -> None:
+        await worker(conf, tally)
+        async with hosted(conf) as (host, _):
+            coopshm.configure(conf)
+            segment = coopshm.open("c")._attachment.segment
+            host.acknowledged("stays", 1, NodeState.LIVE)
+            for number in range(200):
+                host.acknowledged(f"old {number}", 1, NodeState.LIVE)
+                host.acknowledged(f"old {number}", 1, NodeState.AWAY)
+            host.acknowledged("new", 1, NodeState.LIVE)
+            assert {p.name for p in segment.peers() if p.state == NodeState.LIVE} == {"stays", "new"}
+            names = [p.name for p in segment.peers()]
+            assert len(names) == len(set(names)) == 64
+            for number in range(70):  # more than there are records: some are not told of, all others are
+                host.acknowledged(f"live {number}", 1, NodeState.LIVE)
+            names = [p.name for p in segment.peers() if p.state == NodeState.LIVE]
+            assert len(names) == len(set(names)) == 64
+            assert {"stays", "new"} < set(names)
+
+    go(main)

@@ -35,3 +35,16 @@ def test_a_worker_that_waits_for_the_next_call_has_nothing_of_the_last_one() -> 
         run(attempt())
     finally:
         gc.enable()
+
+
+def test_a_worker_that_has_stopped_keeps_nobody_waiting() -> None:
+    """Who was on its way to it when it was told to end finds that nothing comes."""
+
+    async def attempt() -> None:
+        worker = Worker("test")
+        before = worker.do(lambda: 1)
+        await worker.stop()
+        assert await before == 1
+        assert worker.do(lambda: 2).cancelled()
+
+    run(attempt())
