@@ -144,10 +144,8 @@ class Owner:
         listed: set[tuple[str, KeyId]] = set()
         for holding in view.holdings:
             stamp = Stamp(*holding.stamp)
-            if holding.cache not in self._stamps and len(self._stamps) >= CACHES_MAX:
-                continue
             self.newest(holding.cache, stamp)
-            if stamp != self._stamps[holding.cache]:
+            if stamp != self._stamps.get(holding.cache):
                 continue
             listed.add((holding.cache, holding.key_id))
             leases = self._leases.setdefault(holding.cache, {})
@@ -165,6 +163,8 @@ class Owner:
     def newest(self, cache: str, stamp: Stamp) -> None:
         """There is this stamp: leases of smaller ones are void."""
         if stamp <= self._stamps.get(cache, Stamp(-1, b"", "")):
+            return
+        if cache not in self._stamps and len(self._stamps) >= CACHES_MAX:
             return
         before = self._stamps.get(cache)
         self._stamps[cache] = stamp

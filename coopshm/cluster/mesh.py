@@ -252,6 +252,9 @@ class Mesh:
                     format_address(address),
                     state.error,
                 )
+            except Exception as exc:  # whatever it is, the address is dialled again
+                wait, state.error = 0.0, repr(exc)
+                logger.error("%s: %r", format_address(address), exc, exc_info=exc)
             if self._now() - began > self._config.dead_after:
                 pause = REDIAL_SECONDS
             await wait_some(state.wake, wait or pause * random.uniform(0.5, 1.5))
@@ -353,6 +356,8 @@ class Mesh:
             logger.info("%s at %s: connection ended: %s", hello.name, address, exc)
         except ProtocolError as exc:
             logger.warning("%s at %s: connection closed: %s", hello.name, address, exc)
+        except Exception as exc:
+            logger.error("%s at %s: connection closed: %r", hello.name, address, exc, exc_info=exc)
         finally:
             self._gone(connection)
 

@@ -7,12 +7,15 @@ logs (logs.py), and what those say to the connections (mesh.py, wire.py).
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from ..versions import decode_version
 from . import messages as m
 from .asks import Asker, Effects
+from .keyids import key_id_of
 from .leases import Carry, Owner
 from .links import format_address
 from .logs import Followers, Following, begin_of
@@ -24,6 +27,11 @@ from .views import Members
 from .wire import Arrived, ProtocolError
 
 __all__ = ["Peers", "PeersConfig"]
+
+logger = logging.getLogger("coopshm.cluster")
+
+#: Longest name of a maker of resets: csrc/layout.h has room for it.
+ORIGIN_BYTES_MAX = 80
 
 #: Seconds between repetitions of a node's view.
 TELL_SECONDS = 2.0
@@ -157,13 +165,16 @@ class Peers(Relay, Users):
             busy = len(self._asker) or len(self._owner)
             await asyncio.sleep(self._config.lease_timeout / (20 if busy else 5))
             now = self._now()
-            self._owner.tick(now)
-            self._asker.tick(now)
-            self._following.tick(now)
-            if now - told > TELL_SECONDS:
-                told = now
-                self._asker.tell()
-            self._hear_self()
+            try:
+                self._owner.tick(now)
+                self._asker.tick(now)
+                self._following.tick(now)
+                if now - told > TELL_SECONDS:
+                    told = now
+                    self._asker.tell()
+                self._hear_self()
+            except Exception as exc:  # whatever it is, the next one may be better; without any, asks wait for ever
+                logger.error("what is done now and then failed: %r", exc, exc_info=exc)
 
     # -- who is live
 
@@ -237,6 +248,7 @@ class Peers(Relay, Users):
         if isinstance(message, m.Standing):
             here = self._caches.get(message.cache)
             if message.stamp is not None:
+                _check_stamp(Stamp(*message.stamp))
                 self._owner.newest(message.cache, Stamp(*message.stamp))
             if here is not None and here.heard(peer.name, message):
                 self._following.stands(peer.name, message.cache)
@@ -283,6 +295,10 @@ class Peers(Relay, Users):
 
     async def _entry(self, peer: Peer, item: Arrived) -> None:
         begin = item.begin
+        # An entry that is stored under one key and answers for another would leave who waits for that one waiting.
+        is_value = begin.kind == Kind.VALUE
+        if (is_value or begin.key) and (begin.key_id or begin.key) != key_id_of(begin.key):
+            raise ProtocolError("an entry under another key's name")
         if begin.purpose == m.Purpose.LOG:
             await self._following.entry(peer.name, begin, item.payload)
             return
@@ -345,3 +361,17 @@ class Peers(Relay, Users):
 
     def _want(self, cache: str, stamp: Stamp, key_id: KeyId) -> None:
         self._caches[cache].host.want(stamp, key_id)
+
+
+def _check_stamp(stamp: Stamp) -> None:
+    """Whether a host can stand there: what cannot be adopted would be tried for ever, and wins over what can.
+
+    Raises:
+        ProtocolError: it cannot.
+    """
+    try:
+        decode_version(stamp.version)
+    except ValueError as exc:
+        raise ProtocolError(f"a version that is none: {exc}") from None
+    if len(stamp.node.encode("utf-8", "replace")) > ORIGIN_BYTES_MAX:
+        raise ProtocolError("the maker of a reset has too long a name")

@@ -193,13 +193,15 @@ class Cache:
             await self.host.adopt(claim.stamp, standing)
         except MovedError:
             return self.host.standing() != standing  # else it could not look at it: later
-        except ResetFailedError as exc:
+        except Exception as exc:  # a mistake as well: this host must not stay there for ever
+            mistake = None if isinstance(exc, ResetFailedError) else exc
             logger.error(
                 "cache %r: the reset to version %s by %s could not be applied here, and is tried again: %s",
                 self.name,
                 claim.stamp.version.decode("utf-8", "replace"),
                 claim.stamp.node,
                 exc.__cause__ or exc,
+                exc_info=mistake,
             )
             self._set_failing(True)
             return False

@@ -11,8 +11,8 @@ from typing import Any
 import coopshm
 from coopshm import config as configuration
 from coopshm.cluster.host import SegmentHost
-from coopshm.cluster.relay import Ended, Entry, Host, KeyId, Kind, Relay, Stamp, Status
 from coopshm.cluster.keyids import key_id_of
+from coopshm.cluster.relay import Ended, Entry, Host, KeyId, Kind, Relay, Stamp, Status
 from coopshm.keys import encode_key
 from coopshm.values import codec
 from tests.conftest import clean

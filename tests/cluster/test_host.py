@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import coopshm
-from coopshm.cluster.relay import Delivered, Ended, Entry, Kind, Origin, Stamp
 from coopshm.cluster.keyids import key_id_of
+from coopshm.cluster.relay import Delivered, Ended, Entry, Kind, Origin, Stamp
 from coopshm.failures import encode_failure
 from coopshm.values import codec
 from tests.loops import go, until

@@ -10,8 +10,8 @@ import pytest
 
 import coopshm
 from coopshm.cluster.host import SegmentHost
-from coopshm.cluster.relay import Delivered, Ended, Entry, KeyId, Kind, Stamp
 from coopshm.cluster.keyids import key_id_of
+from coopshm.cluster.relay import Delivered, Ended, Entry, KeyId, Kind, Stamp
 from coopshm.values import codec
 from tests.loops import go, until
 

@@ -195,6 +195,9 @@ def test_tables_are_bounded() -> None:
     holdings = [m.Holding(f"c{number}", ask.stamp, b"k", 1) for number in range(CACHES_MAX + 10)]
     owner.told("b", m.View(1, members.hash, holdings), 1.0)
     assert len(owner._stamps) == CACHES_MAX
+    for number in range(CACHES_MAX + 10):  # what nodes say of where their caches stand
+        owner.newest(f"d{number}", Stamp(*ask.stamp))
+    assert len(owner._stamps) == CACHES_MAX
     owner.view(Members({"a": b"1"}), 2.0)
     assert len(owner) == 0
 

@@ -57,6 +57,34 @@ def test_who_follows_a_log_pins_nothing_while_there_is_nothing_to_send(conf: Set
     run(main())
 
 
+def test_a_segment_that_was_destroyed_gets_everything_again(conf: Settings, tally: Tally) -> None:
+    """The new one stands where the former one stood, in the first generation again."""
+
+    async def main() -> None:
+        async with cluster(conf, tally, 2) as nodes:
+            one, two = nodes
+            for key in range(10):
+                assert await one.workers[0].ask(key) == ("got", f"computed {key}")
+            before = two.host.standing()
+            assert before is not None
+            await until(lambda: two.host.find(before.stamp, encoded(9)) is not None)
+            await two.workers[0].say("destroy")
+            assert await two.workers[0].say("version") == 1  # makes another one
+
+            def another() -> bool:
+                now = two.host.standing()
+                return now is not None and now.origin != before.origin
+
+            await until(another)
+            after = two.host.standing()
+            assert after is not None
+            assert (after.stamp, after.generation) == (before.stamp, before.generation)
+            await until(lambda: all(two.host.find(after.stamp, encoded(key)) is not None for key in range(10)))
+        assert len(tally) == 10
+
+    run(main())
+
+
 def described(node: Node) -> Callable[[], Any]:
     """Looks at the node's segment."""
     at = node.host._at

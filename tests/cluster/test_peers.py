@@ -15,8 +15,9 @@ import pytest
 
 from coopshm.cluster import links, mesh, trust, wire
 from coopshm.cluster import messages as m
+from coopshm.cluster.leases import Owner
 from coopshm.cluster.peers import Peers, PeersConfig
-from coopshm.cluster.relay import Relay
+from coopshm.cluster.relay import Kind, Relay
 from coopshm.cluster.wire import Sender
 from tests.cluster.contract import LONG, Cluster, Fn, RelayContract, until
 from tests.cluster.loops import run
@@ -438,3 +439,89 @@ def test_memory_for_what_is_received_is_given_back() -> None:
         await until(lambda: [peer(cluster, index)._mesh.budget.used for index in range(3)] == [0, 0, 0])
 
     trial(test)
+
+
+def entry_of(key_id: bytes, key: bytes, purpose: int, kind: Kind = Kind.VALUE) -> m.Begin:
+    return m.Begin(0, purpose, 1, "c", (0, b"1", ""), key_id, key, 1, kind, 0)
+
+
+def standing_at(version: bytes, node: str) -> m.Standing:
+    return m.Standing(1_000_000, "c", (7, version, node), {}, node, 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (entry_of(b"k", b"l", m.Purpose.ANSWER), "another key's name"),
+        (entry_of(b"k", b"l", m.Purpose.LOG), "another key's name"),
+        (entry_of(b"k", b"", m.Purpose.ANSWER), "another key's name"),
+        (entry_of(b"k", b"l", m.Purpose.OUTCOME_DOWN, Kind.FAILURE), "another key's name"),
+        (entry_of(b"", b"l" * 1000, m.Purpose.LOG), "another key's name"),
+        (standing_at(b"{", "n1#0"), "a version that is none"),
+        (standing_at(b"1", "n" * 81), "too long a name"),
+    ],
+)
+def test_what_would_break_a_host_ends_the_connection(
+    said: m.Begin | m.Standing, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From a node: it is believed, but what it says must make sense."""
+
+    async def test(cluster: PeersCluster) -> None:
+        hosts = await cluster.ready(2)
+        fn = Fn(opened=False)
+        calls = [asyncio.ensure_future(hosts[1].cached(b"k", fn))]
+        await fn.called()
+        calls.append(asyncio.ensure_future(hosts[0].cached(b"k", fn)))
+        await until(lambda: hosts[0].flight(b"k").held)
+        out = peer(cluster, 1)._mesh.peers["n0"].out
+        if isinstance(said, m.Begin):
+            out.answer(said, b"{}")
+        else:
+            out.send(said)
+        await until(lambda: why in caplog.text)
+        await cluster.connected()
+        fn.open.set()
+        assert await asyncio.gather(*calls) == ["value", "value"]
+        assert hosts[0].stamp == hosts[1].stamp == (0, b"1", "")
+        assert b"l" not in hosts[0].stored()
+
+    with caplog.at_level(logging.WARNING, "coopshm.cluster"):
+        trial(test)
+
+
+def test_what_goes_wrong_once_ends_no_task_that_is_needed_for_ever(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mistake in the relay, a host that raises what it should not: it is said, and tried again."""
+    failures = {"up": 2, "tick": 2, "heard": 1, "adopt": 2}
+
+    def failing(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def fails(*args: Any) -> Any:
+            if failures[name] > 0:
+                failures[name] -= 1
+                raise RuntimeError(name)
+            return call(*args)
+
+        return fails
+
+    monkeypatch.setattr(Peers, "up", failing("up", Peers.up))
+    monkeypatch.setattr(Owner, "tick", failing("tick", Owner.tick))
+    monkeypatch.setattr(Peers, "heard", failing("heard", Peers.heard))
+
+    async def main() -> None:
+        cluster = PeersCluster(0.5, trusted())
+        try:
+            hosts = await cluster.ready(2)
+            hosts[0].adopt = failing("adopt", hosts[0].adopt)  # type: ignore[method-assign]
+            await hosts[1].reset(b"2")
+            await cluster.agreed()
+            await until(lambda: not any(failures.values()))
+            await cluster.connected()
+            await cluster.caught_up()
+        finally:
+            await cluster.close()
+
+    with caplog.at_level(logging.ERROR, "coopshm.cluster"):
+        run(main())
+    for name in failures:
+        assert f"RuntimeError('{name}')" in caplog.text or f"again: {name}" in caplog.text
