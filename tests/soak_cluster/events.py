@@ -1,7 +1,8 @@
 """What the processes of a soak write down, so that it survives their deaths; and the words that rule them.
 
-One file, to which each event is appended as a line of JSON by one write: it is there as a whole or not at all, whenever
-its process is killed. Times are nanoseconds of CLOCK_MONOTONIC, which all hosts of one machine share.
+One file, to which each event is appended as a line of JSON by one write. One whose process is killed in that may be
+there in part (the kernel looks for signals between two pages), and is as if it had not been begun. Times are
+nanoseconds of CLOCK_MONOTONIC, which all hosts of one machine share.
 
     born, died    a worker: who, host, pid (in its host); died: how
     call          how (cached, get), cache, key, begin, end, before and after (stamps seen first and last in it), came
@@ -55,7 +56,12 @@ class Log:
     def read(self) -> Iterator[dict[str, Any]]:
         with self.path.open() as lines:
             for line in lines:
-                yield json.loads(line)
+                try:
+                    yield json.loads(line)
+                except ValueError:  # the first part of one whose process was killed, then a whole one
+                    begin = line.rindex('{"event":')
+                    if begin > 0:
+                        yield json.loads(line[begin:])
 
 
 class Control:

@@ -188,11 +188,15 @@ class Run:
     def _come_through(self) -> None:
         """What one host computes comes to all. A link that was mended may take seconds until it is found to be so."""
         for host in self.hosts:
-            self.probes += 1
-            key = f"probe {self.probes}"
-            made = host.ask("call", cache="roomy", key=key, how="cached")  # in the other there may be no room
-            for other in self.hosts:
-                self._until_there(other, "roomy", key, made["id"])
+            while not self._comes_from(host):
+                pass
+
+    def _comes_from(self, host: SoakHost) -> bool:
+        """False: a reset that was on its way when they were turned off has come in between."""
+        self.probes += 1
+        key, stamp = f"probe {self.probes}", host.standing()["roomy"]["stamp"]
+        made = host.ask("call", cache="roomy", key=key, how="cached")  # in the other there may be no room
+        return all(self._until_there(other, "roomy", key, made["id"], stamp) for other in self.hosts)
 
     def _ask_at_once(self) -> None:
         """What all ask for at once is computed once: the judge looks."""
@@ -201,16 +205,25 @@ class Run:
             key = f"probe {self.probes}"
             self._all(lambda host, cache=cache, key=key: host.ask("call", cache=cache, key=key, how="cached"))
 
-    def _until_there(self, host: SoakHost, cache: str, key: str, id: str) -> None:
+    def _until_there(self, host: SoakHost, cache: str, key: str, id: str, stamp: list[Any]) -> bool:
         end = time.monotonic() + WATCHDOG
         # With an engine that hands out entries on demand it is enough that nobody else computes it.
         how = "cached" if self._plan.engine and self._plan.replicate == "on_demand" else "get"
         while (found := host.ask("call", cache=cache, key=key, how=how)) is None:
+            if host.standing()[cache]["stamp"] != stamp:
+                return False
             if time.monotonic() > end:
-                raise Failed(f"{host.name}: {key} of {cache}, computed as {id}, does not come in {WATCHDOG:g} s")
+                known = {each.name: each.ask("call", cache=cache, key=key, how="get") for each in self.hosts}
+                stands = {each.name: each.standing() for each in self.hosts}
+                sound = {each.name: each.ask("sound") for each in self.hosts}
+                raise Failed(
+                    f"{host.name}: {key} of {cache}, computed as {id} at {stamp}, does not come in {WATCHDOG:g} s; "
+                    f"known as {known}; {stands}; {sound}"
+                )
             time.sleep(0.005)
         if found["id"] != id:
             self.found.append(("once", f"{host.name} has {key} of {cache} as {found}, not as {id}"))
+        return True
 
     # ---- the end
 
