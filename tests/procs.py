@@ -2,7 +2,7 @@
 
 They are forked by multiprocessing's fork server, a process without threads that has imported what most test modules
 import, so that a hundred of them start in well under a second. Targets are module-level functions. Nothing here waits
-for time to pass; `WATCHDOG` bounds what hangs.
+for time to pass; `WATCHDOG` bounds what hangs, and `until` leaves the processors to those whom it waits for.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
@@ -27,6 +28,16 @@ CONTEXT.set_forkserver_preload(["coopshm", "numpy", "pytest", "tests.procs", "te
 WATCHDOG = 90.0
 
 _children: list[Child] = []
+
+
+def until(condition: Callable[[], object], what: Callable[[], object] = lambda: "") -> None:
+    """Return once the condition holds. `what()` is said if it never does."""
+    deadline = time.monotonic() + WATCHDOG
+    pause = 0.001
+    while not condition():
+        assert time.monotonic() < deadline, f"never became true; {what()}"
+        time.sleep(pause)
+        pause = min(1.3 * pause, 0.05)  # what takes long is not looked for so often: others need the processors
 
 
 class Tally:
@@ -127,8 +138,8 @@ class Child:
 
     def wait_dead(self) -> None:
         """Return once the process itself is dead, whatever it forked: `join` would wait for that, too."""
-        while self.state() not in "ZX" or self._threads() > 1:
-            pass  # the first thread may be a zombie while others still end; files are closed by the last one
+        # The first thread may be a zombie while others still end; files are closed by the last one.
+        until(lambda: self.state() in "ZX" and self._threads() <= 1)
 
     def _threads(self) -> int:
         try:
@@ -139,8 +150,7 @@ class Child:
     def stop(self) -> None:
         """Send SIGSTOP and return once the process is stopped."""
         os.kill(self.pid, signal.SIGSTOP)
-        while self.state() not in "Tt":
-            pass
+        until(lambda: self.state() in "Tt")
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

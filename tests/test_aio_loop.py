@@ -11,6 +11,7 @@ import pytest
 
 import coopshm
 from coopshm import _segment
+from tests import procs
 from tests.conftest import clean
 from tests.loops import go, loop, until
 from tests.procs import WATCHDOG, Child
@@ -56,8 +57,7 @@ def test_threads_and_tasks_of_different_processes_wait_for_each_other(settings, 
     owns = Child(_own, settings(), owner, loop)
     assert owns.receive() == "computing"
     waits = [Child(_wait, settings(), waiter, loop) for _ in range(3)]
-    while c.stats().waiters < 3:
-        pass
+    procs.until(lambda: c.stats().waiters >= 3)
     owns.send("go on")
     assert [child.result() for child in (owns, *waits)] == ["the owner's"] * 4
     assert c.stats().computations == 1
@@ -70,8 +70,7 @@ def test_a_killed_task_is_taken_over_by_a_task_or_thread_of_another_process(sett
     owns = Child(_own, settings(), "task", loop)
     assert owns.receive() == "computing"
     takes_over = Child(_own, settings(), heir, loop)
-    while c.stats().waiters < 1:
-        pass
+    procs.until(lambda: c.stats().waiters >= 1)
     owns.kill()
     assert takes_over.receive() == "computing"
     takes_over.send("go on")

@@ -16,7 +16,7 @@ import pytest
 
 import coopshm
 from tests.conftest import clean
-from tests.procs import WATCHDOG, Child
+from tests.procs import WATCHDOG, Child, until
 
 
 def _fail() -> Any:
@@ -256,8 +256,7 @@ def test_signal_handlers_run_while_a_call_waits_and_may_end_it(settings, cache, 
         owner.send("go on")
 
     def ring() -> None:
-        while c.stats().waiters < 1:
-            pass
+        until(lambda: c.stats().waiters >= 1)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)  # type: ignore[arg-type]
 
     before = signal.signal(signal.SIGUSR1, handle)

@@ -9,7 +9,7 @@ import pytest
 
 import coopshm
 from tests.conftest import clean
-from tests.procs import CONTEXT, WATCHDOG, Child, run, threads
+from tests.procs import CONTEXT, WATCHDOG, Child, run, threads, until
 from tests.soak import nested
 
 
@@ -200,8 +200,7 @@ def test_an_edge_left_by_a_killed_process_is_no_cycle(settings, cache) -> None:
     def a() -> Any:
         child = Child(_die_waiting, settings())
         assert child.receive() == "owns b"
-        while c.stats().waiters < 1:
-            pass
+        until(lambda: c.stats().waiters >= 1)
         child.kill()
         return c.cached("b", lambda: "taken over") + " by a"
 

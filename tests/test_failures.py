@@ -11,7 +11,7 @@ import pytest
 
 import coopshm
 from tests.conftest import clean
-from tests.procs import WATCHDOG, Child, Tally, run, threads
+from tests.procs import WATCHDOG, Child, Tally, run, threads, until
 
 
 class CustomError(Exception):
@@ -71,8 +71,7 @@ def _outcomes(c: coopshm.Cache, settings: Any, tally: Tally, what: str) -> tuple
     owner = Child(_owner, settings, tally, what)
     assert owner.receive() == "computing"
     waiters = [Child(_waiter, settings, tally, 4) for _ in range(8)]
-    while c.stats().waiters < 32:
-        pass
+    until(lambda: c.stats().waiters >= 32)
     owner.send("go on")
     return owner.result(), [answer for child in waiters for answer in child.result()]
 
@@ -177,8 +176,7 @@ def test_a_waiter_takes_over_from_an_interrupted_owner(settings, cache, tally) -
     owner = Child(_interrupted_owner, settings())
     assert owner.receive() == "computing"
     waiter = Child(_waiter, settings(), tally, 2)
-    while c.stats().waiters < 2:
-        pass
+    until(lambda: c.stats().waiters >= 2)
     owner.send("go on")
     assert owner.result() == "interrupted"
     assert waiter.result() == [("value", "computed by a waiter")] * 2
@@ -191,8 +189,7 @@ def test_a_waiter_takes_over_from_a_killed_owner(settings, cache, tally) -> None
     owner = Child(_interrupted_owner, settings())
     assert owner.receive() == "computing"
     waiter = Child(_waiter, settings(), tally, 4)
-    while c.stats().waiters < 4:
-        pass
+    until(lambda: c.stats().waiters >= 4)
     owner.kill()
     assert waiter.result() == [("value", "computed by a waiter")] * 4
     assert len(tally) == 1
@@ -218,8 +215,7 @@ def test_a_value_that_cannot_be_encoded_is_returned_and_each_waiter_computes_for
             return c.cached("k", slow)
         assert computing.wait(WATCHDOG)
         if index == 3:
-            while c.stats().waiters < 2:
-                pass
+            until(lambda: c.stats().waiters >= 2)
             go.set()
             return None
         return c.cached("k", lambda: values[index])

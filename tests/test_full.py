@@ -10,7 +10,7 @@ import pytest
 
 import coopshm
 from tests.conftest import clean
-from tests.procs import WATCHDOG, run, threads
+from tests.procs import WATCHDOG, run, threads, until
 
 KIB = 1024
 
@@ -73,8 +73,7 @@ def _shared(c: coopshm.Cache, n: int, value: bytes) -> tuple[int, list[Any]]:
 
     def body(index: int) -> Any:
         if index == n:
-            while c.stats().waiters < n - 1:
-                pass
+            until(lambda: c.stats().waiters >= n - 1)
             go.set()
             return None
         return c.cached("shared", fn)

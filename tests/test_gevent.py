@@ -17,7 +17,7 @@ import pytest
 
 import coopshm
 from tests.conftest import clean
-from tests.procs import WATCHDOG, Child, Tally, threads
+from tests.procs import WATCHDOG, Child, Tally, threads, until
 
 _BEGIN = """
 from gevent import monkey
@@ -440,8 +440,7 @@ def _compute(c: coopshm.Cache, path: str, kind: str) -> str:
     """Say who computes, and go on when all others wait: eight threads (but the one that computes), and one thread each
     for all tasks and for all greenlets, unless they compute."""
     Tally(Path(path)).add(kind)
-    while c.stats().waiters < 9:
-        pass
+    until(lambda: c.stats().waiters >= 9)
     return "computed by " + kind
 
 

@@ -21,7 +21,7 @@ import pytest
 
 import coopshm
 from tests.conftest import clean
-from tests.procs import WATCHDOG, Child, Tally
+from tests.procs import WATCHDOG, Child, Tally, until
 
 METHODS = ["fork", "forkserver", "spawn"]
 each_method = pytest.mark.parametrize("method", METHODS)
@@ -97,8 +97,7 @@ def _session(_: Any, target: Any, args: tuple[Any, ...]) -> None:
 
 
 def waiters(cache: coopshm.Cache, n: int) -> None:
-    while cache.stats().waiters < n:
-        pass
+    until(lambda: cache.stats().waiters >= n)
 
 
 def alone(cache: coopshm.Cache) -> None:

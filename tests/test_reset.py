@@ -11,7 +11,7 @@ import pytest
 
 import coopshm
 from tests.conftest import clean
-from tests.procs import CONTEXT, WATCHDOG, Child, Tally, run, threads
+from tests.procs import CONTEXT, WATCHDOG, Child, Tally, run, threads, until
 
 SOURCE: dict[str, Any] = {"version": 1}
 
@@ -50,8 +50,7 @@ def test_a_reset_during_a_computation_discards_it_and_caller_and_waiters_get_a_n
     owner = Child(_computing, settings(), tally)
     assert owner.receive() == "computing"
     waiter = Child(_wait, settings())
-    while c.stats().waiters < 4:
-        pass
+    until(lambda: c.stats().waiters >= 4)
     c.reset()
     # The waiters do not stay behind the old computation: one of them computes anew.
     assert waiter.result() == ["a waiter's"] * 4

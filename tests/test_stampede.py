@@ -6,7 +6,7 @@ from typing import Any
 
 import coopshm
 from tests.conftest import clean
-from tests.procs import CONTEXT, WATCHDOG, Child, Tally, run, threads
+from tests.procs import CONTEXT, WATCHDOG, Child, Tally, run, threads, until
 
 
 def _ask(_: int, settings: Any, tally: Tally, key: Any, n_threads: int) -> list[Any]:
@@ -47,8 +47,7 @@ def test_a_thousand_callers_wait_for_one_computation(settings, cache, tally) -> 
     owner = Child(_slow, settings(), tally)
     assert owner.receive() == "computing"
     waiting = [Child(_crowd, settings(), tally, 125) for _ in range(8)]
-    while c.stats().waiters < 1000:
-        pass
+    until(lambda: c.stats().waiters >= 1000)
     owner.send("value")
     assert owner.result() == "value"
     for child in waiting:

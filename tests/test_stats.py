@@ -11,7 +11,7 @@ import pytest
 import coopshm
 from coopshm import _describe, keys
 from tests.conftest import clean
-from tests.procs import Child, run, threads
+from tests.procs import Child, run, threads, until
 
 
 def _fail() -> Any:
@@ -45,8 +45,7 @@ def test_sums_are_exact_over_processes_also_over_those_that_were_killed(settings
     children = [Child(_compute_and_hit, settings(), first, 50, 20) for first in range(0, 400, 100)]
     for child in children:
         assert child.receive() == "done"
-    while c.stats().flights < 4:
-        pass
+    until(lambda: c.stats().flights >= 4)
 
     def look() -> coopshm.Stats:
         stats = c.stats()
@@ -80,8 +79,7 @@ def test_each_wait_is_counted_with_its_time_when_it_ends(settings, cache) -> Non
     owner = Child(_hold, settings())
     assert owner.receive() == "computing"
     children = [Child(_ask, settings(), 4) for _ in range(3)]
-    while c.stats().waiters < 12:
-        pass
+    until(lambda: c.stats().waiters >= 12)
     before = c.stats()
     assert (before.waits, before.wait.count) == (12, 0)
     owner.send("value")

@@ -12,7 +12,7 @@ import pytest
 import coopshm
 from coopshm import _codes, _segment, attachment
 from tests.conftest import clean
-from tests.procs import Child, threads
+from tests.procs import Child, threads, until
 from tests.soak.holder import Holder, build
 
 # ---- with the write lock
@@ -121,8 +121,7 @@ def test_an_owner_that_cannot_publish_returns_its_value_and_a_waiter_computes(se
     waiter = threading.Thread(target=lambda: answers.append(c.cached("k", lambda: "the waiter's")))
     answers: list[str] = []
     waiter.start()
-    while c.stats().waiters < 1:
-        pass
+    until(lambda: c.stats().waiters >= 1)
     holder = hold(c)
     owner.send("the owner's")
     assert owner.receive() == "the owner's"

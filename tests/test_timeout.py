@@ -19,6 +19,7 @@ import pytest
 
 import coopshm
 from coopshm import _codes, limits, once
+from tests import procs
 from tests.conftest import clean
 from tests.loops import go, until
 from tests.procs import WATCHDOG, Child
@@ -317,8 +318,7 @@ def test_a_cache_has_settings_for_it_which_a_call_overrides(cache, owner) -> Non
     waiter = threading.Thread(target=lambda: answers.append(c.cached("k", _fail, timeout=math.inf)))
     answers: list[str] = []
     waiter.start()
-    while c.stats().waiters < 1:
-        pass
+    procs.until(lambda: c.stats().waiters >= 1)
     other.send("go")
     waiter.join(WATCHDOG)
     assert answers == ["the owner's"]
@@ -423,8 +423,7 @@ def test_with_a_stopped_owner_those_who_have_a_timeout_go_on_and_nobody_is_harme
     other = owner("k")
     other.stop()
     patient = Child(_ask, settings(), {})
-    while c.stats().waiters < 1:
-        pass
+    procs.until(lambda: c.stats().waiters >= 1)
     for _ in range(3):
         assert Child(_ask, settings(), {"timeout": SHORT}).result() == "timeout"
         compute = {"timeout": SHORT, "on_timeout": "compute"}

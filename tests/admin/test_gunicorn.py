@@ -11,10 +11,11 @@ import pytest
 
 from tests.admin.command import NOTHING, Admin
 from tests.admin.screen import Screen
+from tests.procs import until
 from tests.servers.client import Crowd
 from tests.servers.gate import Gate
 from tests.servers.gunicorn import Gthread
-from tests.servers.site import Site, until
+from tests.servers.site import Site
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import coopshm
 from tests.admin.command import path_of
-from tests.procs import Child
+from tests.procs import Child, until
 
 
 def test_list_shows_the_caches_of_the_namespace(admin, use, namespace, cache) -> None:
@@ -80,8 +80,7 @@ def test_flights_shows_who_computes_what_for_whom(admin, settings, cache) -> Non
     owner, dead = Child(_compute, settings(), ("product", 42)), Child(_compute, settings(), "x" * 200)
     assert owner.receive() == dead.receive() == "computing"
     Child(_compute, settings(), ("product", 42))
-    while c.stats().waiters == 0:
-        pass
+    until(lambda: c.stats().waiters > 0)
     dead.kill()
     attended, lost = sorted(admin.json("flights c")["flights"], key=lambda flight: not flight["attended"])
     assert attended.pop("age_seconds") >= 0

@@ -32,8 +32,7 @@ import redis
 
 from tests.cluster.authority import Authority
 from tests.cluster.test_peers import address as free_address
-from tests.procs import WATCHDOG
-from tests.servers.site import until
+from tests.procs import WATCHDOG, until
 
 PORT = 6379
 SENTINEL_PORT = 26379

@@ -14,7 +14,7 @@ import redis
 
 from tests.cluster.authority import Authority
 from tests.cluster.engines import ENGINES, SERVICE, RedisCluster, RedisServer, Sentinels, needs_redis
-from tests.servers.site import until
+from tests.procs import until
 
 
 def _ask(url: str, *words: str, **options: object) -> object:

@@ -22,7 +22,7 @@ import coopshm
 from tests import raw
 from tests.conftest import clean
 from tests.namespaces import command
-from tests.procs import ended_well, forked
+from tests.procs import ended_well, forked, until
 
 ROOT = Path(__file__).parents[2]
 DAY = 86_400
@@ -107,8 +107,7 @@ def _round(c: coopshm.Cache, key: str, change: Callable[[], None], kill: bool, v
 
     before = c.stats()
     crew = [forked(wait) for _ in range(4)]
-    while c.stats().waiters < 4:
-        pass
+    until(lambda: c.stats().waiters >= 4)
     change()
     os.write(go, b".")
     ended_well(*crew)
@@ -182,8 +181,7 @@ def _outcome_shared(c: coopshm.Cache) -> None:
         assert c.cached("not stored", fn) == "shared"
 
     crew = [forked(ask) for _ in range(5)]
-    while c.stats().waiters < 4:
-        pass
+    until(lambda: c.stats().waiters >= 4)
     assert os.read(here, 10) == b"."
     os.write(go, b".")
     ended_well(*crew)

@@ -13,7 +13,7 @@ import pytest
 import coopshm
 from tests import raw
 from tests.conftest import SHM, clean
-from tests.procs import Child, threads
+from tests.procs import Child, threads, until
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="expected: only root can give a file to another user")
 
@@ -181,8 +181,7 @@ def test_a_computation_under_way_when_the_object_goes_is_answered_to_all_who_wai
     owner = Child(_computes, settings())
     assert owner.receive() == "computing"
     waiters = [Child(_waits, settings()) for _ in range(4)]
-    while c.stats().waiters < 4:
-        pass
+    until(lambda: c.stats().waiters >= 4)
     _path(settings).unlink()
     owner.send("value")
     # Each from the old object, or, if somebody noticed meanwhile, from the new one: there is no newer version.
@@ -201,8 +200,7 @@ def test_waiters_of_an_object_that_somebody_finds_gone_do_not_stay_in_it(setting
     owner = Child(_computes, settings())
     assert owner.receive() == "computing"
     waiters = [Child(_waits, settings()) for _ in range(4)]
-    while c.stats().waiters < 4:
-        pass
+    until(lambda: c.stats().waiters >= 4)
     _path(settings).unlink()
     for n in range(MISSES_BETWEEN_LOOKS):
         c.cached(n, lambda n=n: n)

@@ -13,7 +13,7 @@ import coopshm
 from tests import raw
 from tests.conftest import clean
 from tests.namespaces import Inside, next_pid, pid_namespaces, with_small_shm
-from tests.procs import Child, forked
+from tests.procs import Child, forked, until
 
 pytestmark = pid_namespaces
 
@@ -60,8 +60,7 @@ def test_an_owner_killed_in_one_namespace_is_replaced_from_another(settings, cac
     assert c.stats().pinned_chunks > 0
     if not lock:  # else it would not wait for long: a lock in the hands of who does not run is passed by
         waiter.send("ask")
-        while c.stats().waiters < 1:
-            pass
+        until(lambda: c.stats().waiters >= 1)
     assert c.stats().processes == 3
     if everything:
         owner.kill()
@@ -88,8 +87,7 @@ def test_an_owner_outside_is_replaced_from_a_namespace(settings, cache) -> None:
     waiter = Inside(_wait, settings())
     waiter.receive()
     waiter.send("ask")
-    while c.stats().waiters < 1:
-        pass
+    until(lambda: c.stats().waiters >= 1)
     owner.kill()
     assert waiter.receive() == "taken over"
     waiter.send("end")
@@ -106,8 +104,7 @@ def test_a_live_owner_of_another_namespace_is_not_taken_for_dead(settings, cache
     for waiter in waiters:
         waiter.receive()
         waiter.send("ask")
-    while c.stats().waiters < 3:
-        pass
+    until(lambda: c.stats().waiters >= 3)
     owner.send("go")
     assert [waiter.receive() for waiter in waiters] == ["the owner's"] * 3
     for child in [owner, *waiters]:
@@ -162,8 +159,7 @@ def _reuse(what: str, attaches: bool) -> None:
 
     waiter = forked(wait)
     if what != "lock":
-        while c.stats().waiters < 1:
-            pass
+        until(lambda: c.stats().waiters >= 1)
         os.kill(waiter, signal.SIGSTOP)
     while Path(f"/proc/{waiter}/stat").read_text().split()[2] != "T":
         pass

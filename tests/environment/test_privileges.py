@@ -12,7 +12,7 @@ import pytest
 import coopshm
 from tests import raw
 from tests.conftest import SHM, clean
-from tests.procs import Child, ended_well, forked, threads
+from tests.procs import Child, ended_well, forked, threads, until
 
 NOBODY = 65534
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="expected: only root can drop privileges")
@@ -44,8 +44,7 @@ def _everything(c: coopshm.Cache) -> None:
         c.cached((me, "fails"), lambda: 1 // 0)
 
     def shared() -> object:
-        while c.stats().waiters < 3:
-            pass
+        until(lambda: c.stats().waiters >= 3)
         return coopshm.NoCache(b"payload" * 10_000)  # by way of the file, behind all that is mapped
 
     assert threads(4, lambda _: c.cached((me, "not stored"), shared)) == [b"payload" * 10_000] * 4

@@ -14,7 +14,7 @@ import pytest
 import coopshm
 from tests.conftest import clean
 from tests.namespaces import mount_namespaces, pid_namespaces, with_small_shm
-from tests.procs import ended_well, forked
+from tests.procs import ended_well, forked, until
 
 pytestmark = [mount_namespaces, pid_namespaces]
 
@@ -68,8 +68,7 @@ def _mid_publish(kind: str, leave: int) -> None:
         os.write(there, b".")
 
     crew = [forked(ask) for _ in range(5)]
-    while c.stats().waiters < 4:
-        pass
+    until(lambda: c.stats().waiters >= 4)
     _fill(leave)
     os.write(go, b"." * 5)  # the owner; and each waiter, if it has to compute for itself
     ended_well(*crew)

@@ -16,7 +16,7 @@ import coopshm
 from coopshm._codes import OK
 from coopshm._segment import lib
 from tests import raw
-from tests.procs import WATCHDOG
+from tests.procs import WATCHDOG, until
 
 Do = Callable[[], Any]
 
@@ -145,8 +145,7 @@ def waiting(cache: coopshm.Cache, do: Do) -> None:
         assert cache.cached("held", lambda: "mine") == "the owner's"
 
     with _thread(body):
-        while cache.stats().waiters < 1:
-            pass
+        until(lambda: cache.stats().waiters >= 1)
         do()
         assert cache.stats().waiters == 1
         os.close(tell)

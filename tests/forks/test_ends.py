@@ -16,7 +16,7 @@ import coopshm
 from tests import raw
 from tests.conftest import clean
 from tests.forks.ways import FORKS, double_fork, os_fork
-from tests.procs import CONTEXT, WATCHDOG, Child
+from tests.procs import CONTEXT, WATCHDOG, Child, until
 
 LARGE = b"stable" * 5000
 both = pytest.mark.parametrize("way", ["os_fork", "fork_from_c"])
@@ -74,8 +74,7 @@ def _asks_for_what_the_parent_computes(_: Any, settings: Any, way: str) -> None:
 
     def fn() -> str:
         waits.append(FORKS[way](_asks, theirs, cache))
-        while cache.stats().waiters < 1:
-            pass
+        until(lambda: cache.stats().waiters >= 1)
         return "the parent's"
 
     assert cache.cached("k", fn) == "the parent's"

@@ -14,8 +14,8 @@ import pytest
 from tests.cluster.engines import RedisServer, needs_redis
 from tests.net.network import Host, Switch
 from tests.net.node import Node, by_engine, peers
+from tests.procs import until
 from tests.servers.gate import WATCHDOG
-from tests.servers.site import until
 
 PEERS = "peers"
 #: For tests of what holds however the nodes are connected.

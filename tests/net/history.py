@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tests.net.node import Node
+from tests.procs import until
 from tests.servers.client import Reply
 from tests.servers.gate import WATCHDOG
-from tests.servers.site import until
 
 
 @dataclass

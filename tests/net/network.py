@@ -22,8 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.procs import WATCHDOG
-from tests.servers.site import until
+from tests.procs import WATCHDOG, until
 
 _CLONE_NEWNET = 0x40000000
 _NOBODY = "02:00:00:00:ff:ff"

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.net.network import Host, Switch, child_of
+from tests.procs import until
 from tests.servers.client import Reply, ask
 from tests.servers.gate import WATCHDOG, Gate
 from tests.servers.gunicorn import Gthread
-from tests.servers.site import Site, until
+from tests.servers.site import Site
 
 PORT = 7411
 

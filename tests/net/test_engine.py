@@ -10,8 +10,8 @@ from tests.cluster.engines import needs_redis
 from tests.net.cluster import NetCluster, cluster
 from tests.net.history import histories
 from tests.net.network import needs_hosts
+from tests.procs import until
 from tests.servers.gate import WATCHDOG
-from tests.servers.site import until
 
 pytestmark = [needs_hosts, needs_redis]
 KEYS = [f"key-{number}" for number in range(20)]

@@ -9,8 +9,8 @@ from pathlib import Path
 from tests.net.cluster import cluster, relays
 from tests.net.history import histories
 from tests.net.network import needs_hosts
+from tests.procs import until
 from tests.servers.gate import WATCHDOG
-from tests.servers.site import until
 
 pytestmark = needs_hosts
 KEYS = [f"key-{number}" for number in range(20)]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tests.net.cluster import cluster, relays
 from tests.net.network import needs_hosts
+from tests.procs import until
 from tests.servers.gate import WATCHDOG
-from tests.servers.site import until
 
 pytestmark = needs_hosts
 

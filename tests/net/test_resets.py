@@ -10,7 +10,7 @@ import pytest
 from tests.net.cluster import cluster, relays
 from tests.net.history import histories
 from tests.net.network import heal, needs_hosts, part
-from tests.servers.site import until
+from tests.procs import until
 
 pytestmark = needs_hosts
 KEYS = [f"key-{number}" for number in range(20)]

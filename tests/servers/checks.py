@@ -10,9 +10,9 @@ import os
 import signal
 from collections.abc import Callable
 
+from tests.procs import until
 from tests.servers.client import Crowd, Reply, load
 from tests.servers.server import Server
-from tests.servers.site import until
 
 #: Makes a server of the kind that is tested, not yet started.
 Make = Callable[..., Server]

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.procs import until
 from tests.servers.server import Server
-from tests.servers.site import EXAMPLES, Site, until
+from tests.servers.site import EXAMPLES, Site
 
 
 class Gunicorn(Server):

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tests.procs import until
 from tests.servers.client import Crowd, Reply, ask
-from tests.servers.site import LIFETIMES, Site, until
+from tests.servers.site import LIFETIMES, Site
 
 
 def members(session: int) -> set[int]:

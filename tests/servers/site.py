@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import coopshm
 from coopshm.admin.segments import attach
 from coopshm.objects import SHM, Place
 from coopshm.stats import collect
-from tests.servers.gate import WATCHDOG, Gate
+from tests.servers.gate import Gate
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -28,16 +26,6 @@ memory_limit = "4 MiB"
 version = {version}
 on_reset = "tests.servers.app.source:publish"
 """
-
-
-def until(condition: Callable[[], object], what: Callable[[], object] = lambda: "") -> None:
-    """Return once the condition holds. `what()` is said if it never does."""
-    deadline = time.monotonic() + WATCHDOG
-    pause = 0.002
-    while not condition():
-        assert time.monotonic() < deadline, f"never became true; {what()}"
-        time.sleep(pause)
-        pause = min(1.3 * pause, 0.05)  # what takes long is not looked for so often: the servers need the processors
 
 
 class Site:

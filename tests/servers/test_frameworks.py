@@ -19,11 +19,11 @@ from typing import Any, TextIO
 
 import pytest
 
-from tests.procs import WATCHDOG
+from tests.procs import WATCHDOG, until
 from tests.servers.client import Crowd, ask
 from tests.servers.gate import Gate
 from tests.servers.server import Server
-from tests.servers.site import EXAMPLES, Site, until
+from tests.servers.site import EXAMPLES, Site
 
 CACHES = ("products", "pictures")
 TOKEN = "known to who has new data"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tests.procs import until
 from tests.servers.gunicorn import Gunicorn
-from tests.servers.site import Site, until
+from tests.servers.site import Site
 
 
 def test_a_reload_with_another_version_in_the_configuration_resets_the_cache(site: Site) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.procs import until
 from tests.servers import checks
 from tests.servers.client import Crowd
-from tests.servers.site import Site, until
+from tests.servers.site import Site
 from tests.servers.uwsgi import PROGRAM, Cheaper, Uwsgi
 
 #: Before the application of the table.

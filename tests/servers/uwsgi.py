@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.procs import until
 from tests.servers.server import Server
-from tests.servers.site import EXAMPLES, Site, until
+from tests.servers.site import EXAMPLES, Site
 
 PROGRAM = Path(sys.executable).with_name("uwsgi")  # one that was built for another Python could not import anything
 

@@ -9,8 +9,7 @@ import subprocess
 from pathlib import Path
 
 from tests.net.network import Host, Switch, child_of
-from tests.procs import WATCHDOG
-from tests.servers.site import until
+from tests.procs import WATCHDOG, until
 
 NUMBER = 200
 PORT = 6379

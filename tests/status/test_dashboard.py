@@ -17,8 +17,7 @@ import pytest
 import coopshm
 from coopshm import metrics
 from coopshm.status.look import Watch
-from tests.procs import WATCHDOG
-from tests.servers.site import until
+from tests.procs import WATCHDOG, until
 from tests.status import tool
 from tests.status.scrape import Scrape, promtool
 from tests.status.test_serve import serve

@@ -16,8 +16,7 @@ from coopshm.config import segment_name
 from coopshm.objects import SHM, Place
 from coopshm.status.history import SAMPLES, History, Sampler
 from coopshm.status.look import Look, Numbers, Watch
-from tests.procs import Child
-from tests.servers.site import until
+from tests.procs import Child, until
 
 
 def mappings(namespace: str) -> int:
