@@ -14,7 +14,7 @@ from coopshm.cluster.relay import Delivered
 from tests.cluster.contract import LONG, Fn, until
 from tests.cluster.engines import RedisServer, needs_redis
 from tests.cluster.loops import run
-from tests.cluster.memory import MemoryHost
+from tests.cluster.memory import FnError, MemoryHost
 from tests.cluster.test_engine import EngineCluster
 
 pytestmark = needs_redis
@@ -150,10 +150,18 @@ def test_a_lease_without_an_end_is_given_one(server: RedisServer) -> None:
     """No script leaves one, but who restores keys by hand may."""
 
     async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
-        await stored(server, hosts[0], b"another", 1)
-        (values,) = keys_of(server, b":values")
-        server.command("HSET", values.removesuffix(b":values") + b":lease:k", "token", "somebody", "fence", 999)
+        failing = Fn(FnError("not now"), opened=False)
+        call = asyncio.ensure_future(hosts[0].cached(b"k", failing))
+        await failing.called()
+        lease = the_key(server, b":lease:k")
+        copy = server.command("DUMP", lease)
+        failing.open.set()
+        with pytest.raises(FnError):
+            await call
+        await until(lambda: not server.command("EXISTS", lease))
+        server.command("RESTORE", lease, 0, copy)
         assert await hosts[1].cached(b"k", Fn("value")) == "value"
+        await until(lambda: counter(hosts[1], "entries_sent") == 1)  # it had a lease of its own then
 
     trial(server, test, lease_ttl=1.0)
 

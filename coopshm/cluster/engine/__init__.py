@@ -10,7 +10,7 @@ under, and an engine that is gone, has been flushed or has forgotten costs compu
     connection  there or lost; batches
     context     what the parts of one cache share
     standing    the claim at the head: compare and set  nodes       who else is there
-    wishes      leases, as the asker and holder has them
+    holding     proof that a node has a lease         wishes     leases, as the asker and holder has them
     writing     the host's log into the engine          reading     the engine's log into the host
     relay       EngineRelay: all of it
 """

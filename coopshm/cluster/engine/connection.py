@@ -31,7 +31,7 @@ from . import scripts
 from .address import Address, Client, Tls, connect, disconnect
 from .scripts import Script
 
-__all__ = ["BULK", "CONTROL", "FullError", "Link", "LostError", "Reply"]
+__all__ = ["BULK", "CONTROL", "FullError", "Link", "LostError", "Reply", "Told"]
 
 logger = logging.getLogger("coopshm.cluster")
 
@@ -69,6 +69,14 @@ class _Call(NamedTuple):
     words: tuple[Word, ...]
     size: int
     reply: asyncio.Future[Reply]
+
+
+class Told(NamedTuple):
+    """A message of a log (lua/common.lua)."""
+
+    name: bytes
+    message: bytes
+    link: bytes  #: of the chain, that it hangs on
 
 
 class Link:
@@ -251,8 +259,8 @@ class Link:
         finally:
             timer.cancel()
 
-    async def tail(self, log: bytes, after: str) -> list[tuple[bytes, bytes]]:
-        """The messages of a log after that id, each with its own; if there are none, wait for some, for a second.
+    async def tail(self, log: bytes, after: str) -> list[Told]:
+        """The messages of a log after that id; if there are none, wait for some, for a second.
 
         Raises:
             LostError
@@ -274,7 +282,7 @@ class Link:
         if not found:
             return []
         ((_, messages),) = found.items() if isinstance(found, dict) else found
-        return [(key, fields.get(b"m", b"")) for key, fields in messages]
+        return [Told(name, fields.get(b"m", b""), fields.get(b"l", b"")) for name, fields in messages]
 
 
 def _words(call: _Call, known: bool) -> tuple[Word, ...]:

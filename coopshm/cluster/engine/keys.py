@@ -1,11 +1,11 @@
 """The names of what a cache has in the engine.
 
-    coopshm:1:{NAMESPACE/CACHE/SECRET}:head      hash: claim, gen, epoch, run, seq, fence, bytes
+    coopshm:2:{NAMESPACE/CACHE/SECRET}:head      hash: claim, gen, epoch, run, seq, link, fence, bytes
                                       :log       stream of sealed messages, ids EPOCH-SEQ
                                       :nodes     hash: node -> its last sealed announcement
                                       :beats     sorted set: node -> when it was heard last, in ms of the engine's clock
                                       :GEN:values, :GEN:pieces     hashes: entries, and the pieces of large ones
-                                      :GEN:lease:KEYID             hash: token, fence, wanted; expires
+                                      :GEN:lease:KEYID             hash: token, fence, proof, wanted; expires
                                       :GEN:passing:NAME            string: a large outcome on its way; expires
 
 All share one hash tag, so that they are on one node of a Cluster, and scripts may use them together. SECRET is a few
@@ -28,7 +28,7 @@ from ..relay import Stamp
 __all__ = ["VERSION", "Keys", "generation_of"]
 
 #: Of what is kept under these names. Sidecars of different versions do not see each other.
-VERSION = 1
+VERSION = 2
 
 
 def generation_of(stamp: Stamp, epoch: int, run: str) -> str:

@@ -5,6 +5,11 @@ this host was away) or that the epoch is another one takes all anew: it asks aga
 with `replicate = "all"` goes through all entries, while it goes on reading. What is read before a snapshot and what is
 read after it may overlap; nothing is stored twice.
 
+Should somebody put all keys back to what they were, numbers come twice, and the second ones would not be read. Each
+message tells on which link of a chain it hangs, which follows from all before it (lua/common.lua). So the first number
+after those shows it, and so does the head with each sign of life (standing.py). All is taken anew then, and offered
+anew: the engine has lost entries. The chain is of authentic messages; what else is in the log breaks nothing.
+
 With "all", entries are taken as the log says that they are there; with "on_demand", those that workers wait for. The
 latter do not wait behind the former: they are asked for by wishes.py.
 """
@@ -12,6 +17,7 @@ latter do not wait behind the former: they are asked for by wishes.py.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable, Coroutine
 
@@ -23,9 +29,9 @@ from .connection import BULK, FullError, LostError
 from .context import Context, Current
 from .fetching import open_entry
 from .nodes import Nodes
-from .sayings import Abandoned, Joined, Left, Moved, Outcome, Stored, Wanted, decode
+from .sayings import Abandoned, Joined, Left, Message, Moved, Outcome, Stored, Wanted, decode
 from .seal import TamperedError
-from .standing import Standings
+from .standing import Place, Standings
 from .wishes import Wishes
 
 __all__ = ["Reading"]
@@ -51,15 +57,17 @@ class Reading:
         standings: Callable[[], Standings],
         nodes: Nodes,
         wishes: Callable[[], Wishes],
+        offer: Callable[[], None],
         spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
     ) -> None:
         self._context = context
         self._standings_of = standings
         self._nodes = nodes
         self._wishes_of = wishes
+        self._offer = offer
         self._spawn = spawn
         self._all = context.config.replicate == "all"
-        self._at = (0, 0)  # epoch and number of the last message that was read
+        self._at = Place(0, 0, b"")
         self._tail: asyncio.Task[None] | None = None
         self._fetch: asyncio.Task[None] | None = None
         self._noted: dict[KeyId, int] = {}
@@ -77,12 +85,16 @@ class Reading:
 
     # -- where it reads
 
-    def began(self, epoch: int, seq: int) -> None:
-        """There is a connection, or another epoch: `seq` messages of it have been."""
+    def place(self) -> Place:
+        return self._at
+
+    def began(self, ends: Place, undone: bool) -> None:
         self.down()
-        if self._at[0] != epoch or self._at[1] > seq:
-            self._at = (epoch, seq)
+        if self._at.epoch != ends.epoch or undone:
+            self._at = ends
             self._anew()
+        if undone:
+            self._undone()
         self._spawn(self._meet())
         self._tail = asyncio.ensure_future(self._read())
 
@@ -106,6 +118,12 @@ class Reading:
         self._tail = None
         await end(tasks)
 
+    def _undone(self) -> None:
+        logger.warning(
+            "cache %r: the engine was put back to what it was earlier; all is taken anew", self._context.name
+        )
+        self._offer()
+
     def _anew(self) -> None:
         """Something may have gone by unread."""
         self._taken = None
@@ -123,32 +141,45 @@ class Reading:
         log = self._context.keys.log
         try:
             while self._tail is asyncio.current_task():  # there may be another one by now (waits.py)
-                messages = await self._context.link.tail(log, f"{self._at[0]}-{self._at[1]}")
-                for name, blob in messages if self._tail is asyncio.current_task() else ():
+                messages = await self._context.link.tail(log, f"{self._at.epoch}-{self._at.seq}")
+                for name, blob, link in messages if self._tail is asyncio.current_task() else ():
                     epoch, _, seq = name.partition(b"-")
-                    at = (int(epoch), int(seq))
-                    if at != (self._at[0], self._at[1] + 1):
-                        self._context.counters["gaps"] += 1
-                        self._standings.stir()
-                        self._anew()
-                        self._spawn(self._meet())
-                    self._at = at
-                    self._hear(blob)
+                    self._reach(int(epoch), int(seq), blob, link)
         except LostError:
             pass
 
+    def _reach(self, epoch: int, seq: int, blob: bytes, link: bytes) -> None:
+        """The next message that there is."""
+        before, said = self._at, self._open(blob)
+        missed = (epoch, seq) != (before.epoch, before.seq + 1)
+        expected = b"" if missed else before.link
+        chained = said is not None and bool(link or not expected)
+        undone = chained and bool(expected) and link != expected
+        self._at = Place(epoch, seq, _next(link, blob) if chained else expected)
+        if missed or undone:
+            self._context.counters["gaps"] += 1
+            self._standings.stir()
+            self._anew()
+            self._spawn(self._meet())
+        if undone:
+            self._undone()
+        if said is not None:
+            self._hear(said)
+
     # -- what it says
 
-    def _hear(self, blob: bytes) -> None:
+    def _open(self, blob: bytes) -> Message | None:
         try:
-            said = decode(self._context.codec.seal.open((b"message", self._context.name.encode()), blob))
+            return decode(self._context.codec.seal.open((b"message", self._context.name.encode()), blob))
         except (TamperedError, msgspec.MsgspecError):
             self._context.counters["tampered"] += 1
             self._warned += 1
             if self._warned & (self._warned - 1) == 0:  # 1, 2, 4, 8, ...
                 name = self._context.name
                 logger.warning("cache %r: %d messages in the engine's log are not authentic", name, self._warned)
-            return
+            return None
+
+    def _hear(self, said: Message) -> None:
         if isinstance(said, Joined):
             self._nodes.heard(said)
             return
@@ -235,3 +266,8 @@ class Reading:
             del entry
         for key_id, delivered in burst:
             self._wishes.delivered(key_id, current.stamp, await delivered)
+
+
+def _next(link: bytes, message: bytes) -> bytes:
+    """The link that the next message hangs on, as lua/common.lua makes it."""
+    return hashlib.sha1(link + message, usedforsecurity=False).hexdigest()[:16].encode()

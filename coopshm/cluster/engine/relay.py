@@ -33,14 +33,19 @@ class _Part:
     def __init__(self, relay: EngineRelay, name: str, host: Host, context: Context) -> None:
         self.cache = Cache(name, host, self._tell, relay.moved)
         self.nodes = Nodes(context, self.cache)
-        self.reading = Reading(context, lambda: self.standings, self.nodes, lambda: self.wishes, relay.spawn)
-        self.standings = Standings(context, self.cache, self.nodes, self.reading.began, self._changed)
+        self.reading = Reading(
+            context, lambda: self.standings, self.nodes, lambda: self.wishes, self._offer, relay.spawn
+        )
+        self.standings = Standings(context, self.cache, self.nodes, self.reading, self._changed)
         self.wishes = Wishes(context, self.standings, relay.spawn)
         self.writing = Writing(context, self.standings, self.wishes)
 
     def _tell(self, cache: str, node: str | None) -> None:
         if node is None:  # who is behind reads the head
             self.nodes.announce()
+
+    def _offer(self) -> None:
+        self.writing.anew()
 
     def _changed(self) -> None:
         self.writing.changed()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -31,7 +32,7 @@ from .sayings import Head, Moved, decode_head, encode
 from .scripts import BEAT, STAND
 from .seal import TamperedError
 
-__all__ = ["Standings"]
+__all__ = ["LogReader", "Place", "Standings"]
 
 logger = logging.getLogger("coopshm.cluster")
 
@@ -40,26 +41,43 @@ FORGET_SECONDS = 3600
 KEEP_SECONDS = 86_400
 
 
+class Place(NamedTuple):
+    """In the engine's log: after this message. The next one hangs on that link of the chain (lua/common.lua), b"" if
+    that is not known."""
+
+    epoch: int
+    seq: int
+    link: bytes
+
+
+class LogReader(Protocol):
+    """Who reads the log."""
+
+    def place(self) -> Place:
+        """Where it has got to."""
+
+    def began(self, ends: Place, undone: bool) -> None:
+        """There is a connection, or another epoch, or what was read is `undone`: the log ends there now."""
+
+
 class Standings:
-    """Of one cache. `began(epoch, seq)` is told where the engine's log stands, first and whenever its epoch changes;
-    `changed()`, that `current` is another."""
+    """Of one cache. `log` is told where the engine's log stands; `changed()`, that `current` is another."""
 
     def __init__(
         self,
         context: Context,
         cache: Cache,
         nodes: Nodes,
-        began: Callable[[int, int], None],
+        log: LogReader,
         changed: Callable[[], None],
     ) -> None:
         self.current: Current | None = None
         self._context = context
         self._cache = cache
         self._nodes = nodes
-        self._began = began
+        self._log = log
         self._changed = changed
         self._epoch: tuple[int, str] | None = None
-        self._seq = 0  # of the last message in the log, when it was last looked at
         self._fresh = True  # nothing has been heard on this connection yet
         self._heard: tuple[bytes, object] | None = None
         self._stirred = asyncio.Event()
@@ -123,6 +141,7 @@ class Standings:
         context = self._context
         keys, config, link = context.keys, context.config, context.link
         generation = self.current.generation if self.current is not None else "-"
+        read = self._log.place()
         reply = await link.call(
             BEAT,
             (keys.head, keys.log, keys.nodes, keys.beats, keys.values(generation), keys.pieces(generation)),
@@ -130,18 +149,23 @@ class Standings:
              KEEP_SECONDS * 1000),
         )  # fmt: skip
         assert isinstance(reply, list)
-        epoch, run, seq, there, claim, silent, before = reply
+        epoch, run, seq, there, claim, chain, silent, before = reply
         assert isinstance(epoch, bytes)
         assert isinstance(run, bytes)
         assert isinstance(seq, bytes)
+        assert isinstance(chain, bytes)
         assert isinstance(silent, list)
         at = (int(epoch), run.decode())
-        # A number that was higher before: somebody has put an older log there.
-        if self._fresh or at != self._epoch or int(seq) < self._seq:
-            context.counters["epochs"] += self._epoch is not None and (at != self._epoch or int(seq) < self._seq)
+        ends = Place(at[0], int(seq), chain)
+        # What had been read before the engine was asked is not there, or something else is: all has been put back to
+        # what it was earlier.
+        undone = ends.epoch == read.epoch and (
+            ends.seq < read.seq or (ends.seq == read.seq and read.link not in (b"", ends.link))
+        )
+        if self._fresh or at != self._epoch or undone:
+            context.counters["epochs"] += self._epoch is not None and (at != self._epoch or undone)
             self._epoch, self._fresh = at, False
-            self._began(at[0], int(seq))
-        self._seq = int(seq)
+            self._log.began(ends, undone)
         self._nodes.beat(
             [name.decode(errors="replace") for name in silent if isinstance(name, bytes)],
             before if isinstance(before, bytes) else None,

@@ -1,7 +1,7 @@
 """What this host's workers want to compute, and the leases for it. One task follows each wish to its end.
 
     ASKED    the engine is asked                 -> COMPUTED: deliver · HELD · GRANTED
-    HELD     somebody else computes; woken by what comes of it, and when the lease would end: ask again
+    HELD     somebody else computes (holding.py); woken by what comes of it, and when the lease would end: ask again
     GRANTED  a worker of this host computes; the lease is renewed until the entry is written (writing.py), or released
              with what it came to instead
 
@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
 from ..relay import Delivered, Ended, Entry, KeyId, Stamp
@@ -26,12 +27,15 @@ from .connection import BULK, FullError, LostError
 from .context import Context, Current
 from .entries import UnreadableError, kept
 from .fetching import open_entry
+from .holding import Watch, proof_of
 from .sayings import Abandoned, Message, Outcome, Wanted
 from .scripts import LEASE, RELEASE, RENEW
 from .seal import TamperedError
 from .standing import Standings
 
 __all__ = ["Wishes"]
+
+logger = logging.getLogger("coopshm.cluster")
 
 #: Outcomes up to this size are in the log itself, in bytes; larger ones beside it, for so many seconds.
 INLINE_BYTES = 4096
@@ -60,6 +64,7 @@ class _Wish:
     outcome: Entry | Ended | None = None
     early: Outcome | None = None  # came before the answer that it belongs to
     timer: asyncio.TimerHandle | None = None
+    watch: Watch | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def over(self) -> bool:
@@ -250,7 +255,7 @@ class Wishes:
                 if reply[0] == b"COMPUTED":
                     await self._computed(wish, current, reply[1])
                 elif reply[0] == b"HELD":
-                    await self._held(wish, int(reply[1]), int(reply[2]))
+                    await self._held(wish, current, reply[1:])
                 else:
                     self._standings.stir()
             except (LostError, FullError):
@@ -263,10 +268,11 @@ class Wishes:
         lease = keys.lease(generation, wish.key_id)
         said = context.sealed(Wanted(generation, wish.key_id))
         ttl = int(context.config.lease_ttl * 1000)
+        proof = self._proof(wish, current, 0)
         reply = await context.link.call(
             LEASE,
             (keys.head, keys.log, keys.values(generation), lease),
-            (generation, wish.key_id, wish.token, ttl, said, context.config.messages_max),
+            (generation, wish.key_id, wish.token, ttl, said, context.config.messages_max, proof),
         )
         assert isinstance(reply, list)
         return [part if isinstance(part, bytes) else b"%d" % part for part in reply if isinstance(part, (bytes, int))]
@@ -298,7 +304,26 @@ class Wishes:
             self._drop(wish)
         # Else nobody waited when it was handed over, and it was not stored: who has asked since is yet to be answered.
 
-    async def _held(self, wish: _Wish, fence: int, left: int) -> None:
+    def _proof(self, wish: _Wish, current: Current, serial: int) -> bytes:
+        context, ttl = self._context, int(self._context.config.lease_ttl * 1000)
+        return proof_of(context.codec.seal, context.name, current.generation, wish.key_id, wish.token, serial, ttl)
+
+    async def _held(self, wish: _Wish, current: Current, reply: Sequence[bytes]) -> None:
+        context, now = self._context, asyncio.get_running_loop().time()
+        if wish.watch is None:
+            wish.watch = Watch(2 * context.config.answer_timeout)
+        try:
+            fence, left, (token, proof) = int(reply[0]), int(reply[1]) / 1000, reply[2:]
+            worth = wish.watch.left(
+                context.codec.seal, context.name, current.generation, wish.key_id, token, proof, now
+            )
+        except ValueError:  # TamperedError is one
+            worth = 0.0
+        if not worth:
+            context.counters["tampered"] += 1
+            logger.warning("cache %r: a lease in the engine is held by no node: %r", context.name, wish.key_id[:40])
+            self._alone(wish)
+            return
         if wish.state is _State.ASKED:
             wish.state = _State.HELD
             self._context.host.hold(wish.stamp, wish.key_id)
@@ -307,7 +332,7 @@ class Wishes:
         if early is not None and early.fence == fence:
             await self._take(wish, early)
             return
-        pause = min(max(left, 0) / 1000 + 0.02, ASK_AGAIN_SECONDS)
+        pause = min(max(left, 0.0) + 0.02, worth + 0.02, ASK_AGAIN_SECONDS)
         await wait_some(wish.wake, pause)
 
     async def _take(self, wish: _Wish, said: Outcome) -> None:
@@ -346,11 +371,13 @@ class Wishes:
         if wish.wanted:
             context.host.want(wish.stamp, wish.key_id)
         keys = (context.keys.head, context.keys.log, context.keys.lease(current.generation, wish.key_id))
-        ttl = context.config.lease_ttl
+        ttl, serial = context.config.lease_ttl, 0
         while not wish.over():
             if not await wait_some(wish.wake, ttl / 3):
+                serial += 1
+                args = (current.generation, wish.token, int(ttl * 1000), self._proof(wish, current, serial))
                 try:
-                    await context.link.call(RENEW, keys, (current.generation, wish.token, int(ttl * 1000)))
+                    await context.link.call(RENEW, keys, args)
                 except (LostError, FullError):
                     pass  # if it is not renewed in time, another one may compute as well
 

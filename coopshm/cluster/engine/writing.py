@@ -62,6 +62,11 @@ class Writing:
         if self._standings.current is not None:
             self._task = asyncio.ensure_future(self._run(self._standings.current))
 
+    def anew(self) -> None:
+        """The engine has lost entries: offer all there are."""
+        self._place = None
+        self.changed()
+
     async def finished(self) -> bool:
         """Whether everything there is has been written, or cannot be."""
         current, place = self._standings.current, self._place

@@ -1,6 +1,6 @@
 -- A node lives. KEYS: head, log, nodes, beats, values, pieces of the generation it stands at.
 -- ARGV: -, node, announcement, ms after which a silent node is away, ms after which it is forgotten, ms that all of it is kept
--- Returns epoch, run, seq, gen, claim; the nodes that are silent; the announcement that was there before.
+-- Returns epoch, run, seq, gen, claim, link; the nodes that are silent; the announcement that was there before.
 --
 -- An epoch ends here: if this server is not the one that wrote the head, it may lack what the other one had acknowledged.
 -- Who sees it first begins a new one, with an empty log; the claim stays, since a reset that is known is never forgotten
@@ -20,9 +20,12 @@ end
 local had = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'seq', 'gen')
 local strange = had[4] and (#had[4] > 64 or not string.match(had[4], '^%x+$'))
 if had[1] ~= run or not number(had[2]) or not number(had[3]) or strange then
-  redis.call('HDEL', KEYS[1], 'gen', 'bytes', 'fence')
+  redis.call('HDEL', KEYS[1], 'gen', 'bytes', 'fence', 'link')
   redis.call('HSET', KEYS[1], 'run', run, 'epoch', string.format('%.0f', now), 'seq', 0)
   redis.call('DEL', KEYS[2])
+end
+if redis.call('TYPE', KEYS[2]).ok ~= 'stream' then
+  redis.call('DEL', KEYS[2])  -- nobody could read it
 end
 local before = redis.call('HGET', KEYS[3], ARGV[2])
 redis.call('HSET', KEYS[3], ARGV[2], ARGV[3])
@@ -32,5 +35,5 @@ for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', string.format
   redis.call('HDEL', KEYS[3], node)
 end
 local silent = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', '(' .. string.format('%.0f', now - ARGV[4]))
-local head = redis.call('HMGET', KEYS[1], 'epoch', 'run', 'seq', 'gen', 'claim')
-return {head[1], head[2], head[3], head[4], head[5], silent, before}
+local head = redis.call('HMGET', KEYS[1], 'epoch', 'run', 'seq', 'gen', 'claim', 'link')
+return {head[1], head[2], head[3], head[4], head[5], head[6] or '', silent, before}

@@ -5,12 +5,19 @@ local function stands()
   return redis.call('HGET', KEYS[1], 'gen') == ARGV[1]
 end
 
--- Append a message. Ids are the engine's epoch and an own number: a reader that misses one knows. Without a head (flushed)
--- there is nobody to tell; all who beat begin anew.
+-- Append a message. Ids are the engine's epoch and an own number: a reader that misses one knows. With it goes the link of
+-- the chain that it hangs on, which follows from all messages before it: should all keys have been put back to what they
+-- were, numbers come twice, but not the links. Without a head (flushed) there is nobody to tell; all who beat begin anew.
 local function say(message, keep)
-  local epoch = redis.call('HGET', KEYS[1], 'epoch')
-  if epoch then
+  local head = redis.call('HMGET', KEYS[1], 'epoch', 'link')
+  if head[1] then
+    local link = head[2] or ''
     local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
-    redis.call('XADD', KEYS[2], 'MAXLEN', '~', keep, epoch .. '-' .. seq, 'm', message)
+    local words = {'XADD', KEYS[2], 'MAXLEN', '~', keep, head[1] .. '-' .. seq, 'm', message, 'l', link}
+    if type(redis.pcall(unpack(words))) == 'table' then
+      redis.call('DEL', KEYS[2])  -- it has a higher number (the head alone was put back), or is no log: it begins anew
+      redis.call(unpack(words))
+    end
+    redis.call('HSET', KEYS[1], 'link', string.sub(redis.sha1hex(link .. message), 1, 16))
   end
 end
