@@ -28,8 +28,8 @@ _KNOWN: Final = (
     "lease_timeout", "drain"
 )  # fmt: skip
 _ENGINE: Final = (
-    "engine", "engine_password_file", "engine_ca", "engine_cert", "engine_key", "replicate", "lease_ttl",
-    "engine_max_bytes", "compress_above",
+    "engine", "engine_password_file", "engine_sentinel_user", "engine_sentinel_password_file", "engine_ca",
+    "engine_cert", "engine_key", "replicate", "lease_ttl", "engine_max_bytes", "compress_above",
 )  # fmt: skip
 _SECURED: Final = {"secret": "a secret", "certificates": "certificates", "none": "nothing, so on loopback only"}
 _TLS: Final = ("tls_cert", "tls_key", "tls_ca")

@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..config import Config
 from ..errors import ConfigError, count
@@ -56,6 +57,7 @@ class Sidecar:
         self._reread = reread
         self._ends = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()  # or of two in quick succession the former might have the last word
         self.relay = _relay(self.settings)
         self.hosts = {
             name: SegmentHost(config.namespace, cache, self.settings.name, self.settings.lease_timeout, self.relay)
@@ -97,6 +99,10 @@ class Sidecar:
 
     async def reload(self) -> None:
         """Read the configuration again, and go on with its nodes and its trust. One that is wrong changes nothing."""
+        async with self._reloading:
+            await self._read_again()
+
+    async def _read_again(self) -> None:
         notify("RELOADING=1")
         try:
             config = await asyncio.to_thread(self._reread)
@@ -104,24 +110,38 @@ class Sidecar:
         except ConfigError as exc:
             log.error("the configuration was not read again: %s", exc)
         else:
-            if settings._replace(nodes=(), trust=self.settings.trust) != self.settings._replace(nodes=()):
+            if _lasting(settings, self.settings) != _lasting(self.settings, self.settings):
                 log.warning("of the changed configuration only `nodes`, secrets and certificates take effect now")
             if set(config.caches) != set(self.config.caches):
                 log.warning("caches were added or removed: that takes effect with the next start")
-            log.info("sidecar %s: goes on with the nodes %s", self.settings.name, ", ".join(settings.nodes))
+            nodes = f"the nodes {', '.join(settings.nodes)}" if settings.engine is None else "the secrets of its file"
+            log.info("sidecar %s: goes on with %s", self.settings.name, nodes)
             self.settings = self.settings._replace(nodes=settings.nodes)
-            self._trust(settings)
+            await self._trust(settings)
             await self.relay.reload(settings.nodes)
         finally:
             notify("READY=1")
 
-    def _trust(self, settings: Settings) -> None:
+    async def _trust(self, settings: Settings) -> None:
         before, now = self.settings.trust, settings.trust
-        if (before.server is None) != (now.server is None):
+        if settings.engine is not None and self.settings.engine is not None:
+            from .engine import EngineRelay
+
+            assert isinstance(self.relay, EngineRelay)
+            await self.relay.secrets((settings.engine.secret, *settings.engine.others))
+        elif (before.server is None) != (now.server is None):
             log.warning("to begin or cease to trust by secret or certificates takes the next start")
         elif isinstance(self.relay, Peers):
             self.settings = self.settings._replace(trust=now)
             self.relay.trust(now)
+
+
+def _lasting(settings: Settings, before: Settings) -> Settings:
+    """What takes the next start, of what may be in force: without nodes and what nodes trust by."""
+    engine = settings.engine
+    if engine is not None and before.engine is not None:
+        engine = replace(engine, secret=before.engine.secret, others=before.engine.others)
+    return settings._replace(nodes=(), trust=before.trust, engine=engine)
 
 
 def _relay(settings: Settings) -> Relay:

@@ -23,7 +23,7 @@ class Nodes(Cluster):
         super().__init__(lease_timeout)
         self.settings: dict[str, Any] = {
             "namespace": "test",
-            "address": parse(url),
+            "address": parse(url) if url else None,
             "secret": SECRET,
             "replicate": "all",
             "lease_timeout": lease_timeout,

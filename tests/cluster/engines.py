@@ -114,6 +114,7 @@ class RedisServer(_Managed):
         user: tuple[str, str, str] | None = None,
         tls: Authority | None = None,
         sentinel: bool = False,
+        password: str = "",
         within: Sequence[str] = (),
     ) -> None:
         """
@@ -122,12 +123,14 @@ class RedisServer(_Managed):
             config: more of redis.conf; a list stands for a line for each.
             aof: what it has acknowledged is on the disk, and there again after a restart.
             user: (name, password, what it may: "~coopshm:* +@all") of a user; there is no default user then.
+            password: of a sentinel's own.
             within: a command that runs another one elsewhere, as the process that it is.
         """
         found = program(engine)
         assert found is not None, f"{engine} is not installed"
         self._program = [*within, found]
         self._sentinel = sentinel
+        self._password = password
         self._user = user
         self._tls = tls
         self._directory = directory / name
@@ -147,6 +150,9 @@ class RedisServer(_Managed):
         # Others find it where it listens, not where its own connections come from.
         if sentinel:
             lines["sentinel"] = [f"announce-ip {self.address}"]
+            if password:
+                lines["requirepass"] = password
+                lines["sentinel"].append(f"sentinel-pass {password}")
         else:
             lines |= {
                 "replica-announce-ip": self.address,
@@ -279,7 +285,8 @@ class RedisServer(_Managed):
         """For the test itself, as somebody who may do everything. To be closed."""
         who = {"username": ADMIN, "password": ADMIN_PASSWORD} if self._user else {}
         if self._sentinel:
-            return redis.Redis(self.address, self.port, socket_timeout=WATCHDOG, **who)
+            own = {"password": self._password} if self._password else {}
+            return redis.Redis(self.address, self.port, socket_timeout=WATCHDOG, **own)
         return redis.Redis(unix_socket_path=self.unix_path, db=db, socket_timeout=WATCHDOG, **who)
 
     def command(self, *words: str | bytes | float, db: int = 0) -> Any:
@@ -303,9 +310,10 @@ class RedisServer(_Managed):
 class Sentinels(_Managed):
     """A master, its replica, and three sentinels that agree on which is which."""
 
-    def __init__(self, directory: Path, *, down_after: float = 1.0) -> None:
+    def __init__(self, directory: Path, *, down_after: float = 1.0, password: str = "") -> None:
         """
         Args:
+            password: the sentinels' own.
             down_after: seconds of silence after which the master is taken to be gone.
         """
         self.master = RedisServer(directory, name="one")
@@ -318,6 +326,7 @@ class Sentinels(_Managed):
                 name=f"sentinel{number}",
                 port=SENTINEL_PORT,
                 sentinel=True,
+                password=password,
                 config={
                     "sentinel": [
                         f"monitor {SERVICE} {self.master.address} {self.master.port} 2",

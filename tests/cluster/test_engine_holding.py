@@ -130,7 +130,7 @@ def test_a_computation_may_take_many_times_as_long_as_a_lease_lasts(tmp_path: Pa
 
         def renewed() -> bool:
             seen.add(server.command("HGET", lease, "proof"))
-            return len(seen) > 20  # in a third of lease_ttl each: longer than a waiter's patience without
+            return len(seen) > 8  # in a third of lease_ttl each: longer than a waiter's patience without
 
         await until(renewed)
         assert all(host.flight(b"k") for host in hosts)
@@ -140,4 +140,4 @@ def test_a_computation_may_take_many_times_as_long_as_a_lease_lasts(tmp_path: Pa
         assert nodes.counted("tampered") == 0
 
     with RedisServer(tmp_path) as server:
-        trial(Nodes(server.url, lease_ttl=0.5, timeout=0.5), test)
+        trial(Nodes(server.url, lease_ttl=2.0, timeout=1.0), test)

@@ -28,6 +28,7 @@ def files(tmp_path: Path) -> dict[str, str]:
     key = Ed25519PrivateKey.generate()
     contents = {
         "secret": SECRET.encode(), "short": b"x", "password": b"of the engine\n", "open": SECRET.encode(),
+        "watch": b"of the Sentinels\n", "two": f"{SECRET}\n\n{SECRET[::-1]}\n".encode(),
         "empty": b"", "bytes": b"\xff" * 40,
         "cert": trust._certificate(key, key, is_authority=True).public_bytes(Encoding.PEM),
         "key": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
@@ -58,6 +59,8 @@ def test_everything_can_be_said(files: dict[str, str]) -> None:
     config = parsed(
         engine="rediss+sentinel://shop@s1,s2:7,[::1]:8/service/1",
         engine_password_file=files["password"],
+        engine_sentinel_user="watcher",
+        engine_sentinel_password_file=files["watch"],
         engine_ca=files["cert"],
         engine_cert=files["cert"],
         engine_key=files["key"],
@@ -71,6 +74,7 @@ def test_everything_can_be_said(files: dict[str, str]) -> None:
     assert config.address.hosts == (("s1", 26379), ("s2", 7), ("::1", 8))
     assert (config.address.service, config.address.database) == ("service", 1)
     assert (config.address.user, config.address.password) == ("shop", "of the engine")
+    assert (config.address.sentinel_user, config.address.sentinel_password) == ("watcher", "of the Sentinels")
     assert config.tls == (files["cert"], files["cert"], files["key"])
     assert (config.namespace, config.replicate, config.lease_ttl) == ("shops", "all", 3.0)
     assert (config.bytes_max, config.compress_above) == (2 << 30, 8192)
@@ -110,6 +114,11 @@ def test_everything_can_be_said(files: dict[str, str]) -> None:
         ({"engine": "rediss://a", "engine_ca": "secret"}, "cluster.engine_ca: .* has no certificates"),
         ({"engine": "rediss://a", "engine_cert": "cert", "engine_key": "secret"}, "cluster.engine_cert, engine_key: "),
         ({"engine": "rediss://a", "engine_cert": "cert", "engine_key": "locked"}, "engine_key: the key is encrypted"),
+        ({"engine_sentinel_password_file": "watch"}, r"for redis\+sentinel"),
+        ({"engine_sentinel_user": "watcher"}, r"for redis\+sentinel"),
+        ({"engine": "redis+sentinel://s/x", "engine_sentinel_user": "watcher"}, "goes with engine_sentinel_password"),
+        ({"engine": "redis+sentinel://s/x", "engine_sentinel_user": 5}, "cluster.engine_sentinel_user"),
+        ({"engine": "redis+sentinel://s/x", "engine_sentinel_password_file": "open"}, "chmod 600"),
     ],
 )
 def test_what_is_not_allowed_is_named(files: dict[str, str], table: dict[str, Any], message: str) -> None:
@@ -123,6 +132,12 @@ def test_a_password_is_in_no_message(files: dict[str, str]) -> None:
     with pytest.raises(ConfigError) as caught:
         parsed(engine="redis://user:hush@a:port", secret_file=files["secret"])
     assert "hush" not in str(caught.value)
+
+
+def test_of_several_secrets_the_first_is_to_be_used(files: dict[str, str]) -> None:
+    config = parsed(engine="redis://cache", secret_file=files["two"]).engine
+    assert (config.secret, config.others) == (SECRET.encode(), (SECRET[::-1].encode(),))
+    assert SECRET[::-1] not in repr(config)
 
 
 def test_settings_of_an_engine_need_one() -> None:

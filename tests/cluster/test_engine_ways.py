@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coopshm.cluster.engine.address import Tls
+from coopshm.cluster.engine.address import Tls, parse
 from tests.cluster.authority import Authority
 from tests.cluster.contract import Fn, until
 from tests.cluster.engine_world import Nodes, trial
@@ -37,7 +37,7 @@ def test_over_tcp(tmp_path: Path, engine: str) -> None:
 
 
 @needs_redis
-@pytest.mark.parametrize("way", ["socket", "user", "TLS", "Sentinels", "Cluster"])
+@pytest.mark.parametrize("way", ["socket", "user", "TLS", "Sentinels", "Sentinels with a password", "Cluster"])
 def test_other_ways(tmp_path: Path, way: str) -> None:
     more: dict[str, Any] = {}
     with ExitStack() as stack:
@@ -52,13 +52,16 @@ def test_other_ways(tmp_path: Path, way: str) -> None:
             url = stack.enter_context(RedisServer(tmp_path, tls=authority)).url
         elif way == "Sentinels":
             url = stack.enter_context(Sentinels(tmp_path)).url
+        elif way == "Sentinels with a password":
+            url = stack.enter_context(Sentinels(tmp_path, password="of-the-Sentinels")).url
+            more = {"address": parse(url)._replace(sentinel_password="of-the-Sentinels")}
         else:
             url = stack.enter_context(RedisCluster(tmp_path)).url
         trial(Nodes(url, **more), works)
 
 
 @needs_redis
-@pytest.mark.parametrize("what", ["password", "authority"])
+@pytest.mark.parametrize("what", ["password", "authority", "Sentinels"])
 def test_who_is_not_let_in_goes_on_alone_and_says_why(tmp_path: Path, what: str) -> None:
     async def test(nodes: Nodes) -> None:
         host = nodes.host()
@@ -68,9 +71,15 @@ def test_who_is_not_let_in_goes_on_alone_and_says_why(tmp_path: Path, what: str)
         assert relay is not None
         await until(lambda: relay.status().nodes[0].error not in ("", "not yet connected"))
         error = relay.status().nodes[0].error
-        assert ("certificate" if what == "authority" else "password") in error.lower()
+        assert {"authority": "certificate", "password": "password", "Sentinels": "no master found"}[
+            what
+        ] in error.lower()
         assert "hush" not in error
 
+    if what == "Sentinels":
+        with Sentinels(tmp_path, password="of-the-Sentinels") as servers:
+            trial(Nodes("", address=parse(servers.url)._replace(sentinel_password="hush")), test)
+        return
     authority = Authority(tmp_path)
     with RedisServer(
         tmp_path,

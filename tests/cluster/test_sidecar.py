@@ -32,7 +32,9 @@ from coopshm.cluster.sidecar import notify
 from coopshm.errors import ConfigError
 from tests.namespaces import Inside, mount_namespaces
 from tests.procs import WATCHDOG
+from tests.servers.site import until
 
+from .engines import RedisServer, needs_redis
 from .test_peers import PORT, address
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -215,6 +217,32 @@ def test_another_secret_takes_effect_at_a_hangup(tmp_path, hosts) -> None:
     one.ask("signal", signal.SIGHUP)
     assert one.ask("cached", "k", "first") == "first"
     assert two.ask("cached", "k", "second") == "first"
+
+
+@needs_redis
+@mount_namespaces
+def test_another_secret_takes_effect_at_a_hangup_over_an_engine_too(tmp_path, hosts) -> None:
+    """In the steps that docs/cluster.md says: what both hosts have goes on being one."""
+    secret = tmp_path / "secret"
+    with RedisServer(tmp_path) as server:
+        for config in tmp_path.glob("n?.toml"):
+            lines = [line for line in config.read_text().split("\n") if not line.startswith(("listen", "nodes"))]
+            config.write_text("\n".join([*lines, f'engine = "{server.url}"']))
+        assert [host.ask("start") for host in hosts] == ["READY=1", "READY=1"]
+        one, two = hosts
+        one.until_nodes([("n1", 4)])
+        keys = server.all_keys()
+        for number, lines in enumerate(([SECRET, SECRET[::-1]], [SECRET[::-1], SECRET], [SECRET[::-1]])):
+            secret.write_text("\n".join(lines))
+            for host in hosts:
+                host.ask("signal", signal.SIGHUP)
+            if number == 1:  # all say that it comes first: they go on with it
+                until(lambda: any(key.endswith(b":log") for key in server.all_keys() - keys))
+            one.until_nodes([("n1", 4)])
+            two.until_nodes([("n0", 4)])
+            assert one.ask("cached", f"k{number}", "first") == "first"
+            assert two.ask("cached", f"k{number}", "second") == "first"
+        until(lambda: all(0 < server.command("PTTL", key) <= 60_000 for key in keys & server.all_keys()))
 
 
 # ---- the configuration

@@ -7,8 +7,8 @@
     redis+cluster://[USER[:PASSWORD]@]HOST[:PORT],...
     rediss+sentinel://, rediss+cluster://                          with TLS
 
-User and password are the engine's, not those of Sentinels. redis-py never tries anything again by itself: whether that
-is right is known here only (connection.py).
+User and password are the engine's; those of Sentinels are settings of their own. redis-py never tries anything again by
+itself: whether that is right is known here only (connection.py).
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class Address(NamedTuple):
     database: int = 0
     user: str = ""
     password: str = ""
+    sentinel_user: str = ""
+    sentinel_password: str = ""
     encrypted: bool = False
 
     def __str__(self) -> str:
@@ -152,8 +154,9 @@ def connect(address: Address, tls: Tls, timeout: float, connections: int) -> Cli
             "ssl": True, "ssl_ca_certs": tls.ca or None, "ssl_certfile": tls.cert or None,
             "ssl_keyfile": tls.key or None, "ssl_min_version": ssl.TLSVersion.TLSv1_2,
         }  # fmt: skip
+    own = {"username": address.sentinel_user or None, "password": address.sentinel_password or None}
     sentinels = Sentinel(  # type: ignore[no-untyped-call]  # what it does not know goes to connections with the server
-        address.hosts, sentinel_kwargs=limits, db=address.database, username=user, password=password,
+        address.hosts, sentinel_kwargs=limits | own, db=address.database, username=user, password=password,
         max_connections=connections, **limits,
     )  # fmt: skip
     return cast("Redis", sentinels.master_for(address.service))

@@ -60,6 +60,10 @@ class LostError(Exception):
     """The engine is not there, or not any more. What was asked of it may have happened."""
 
 
+class _AgainError(Exception):
+    """All of it is to begin anew."""
+
+
 class FullError(Exception):
     """The engine has no memory left. Nothing has happened."""
 
@@ -123,6 +127,7 @@ class Link:
         try:
             while True:
                 lanes: list[asyncio.Task[None]] = []
+                lost = True
                 try:
                     await self._open()
                     self._failed = asyncio.get_running_loop().create_future()
@@ -133,6 +138,9 @@ class Link:
                     pause, told = RETRY_SECONDS, False
                     self._tell_up()
                     raise await self._failed
+                except _AgainError as exc:
+                    lost, self.error = False, str(exc)
+                    continue
                 except (RedisError, OSError, asyncio.TimeoutError) as exc:
                     self.error = f"{type(exc).__name__}: {exc}".removesuffix(": ")
                     if not told:
@@ -143,7 +151,9 @@ class Link:
                             self._address, what, self.error,
                         )  # fmt: skip
                 finally:
-                    await whole(self._close(lanes))  # a connection that is not closed would stay until it is collected
+                    await whole(
+                        self._close(lanes, lost)
+                    )  # a connection that is not closed would stay until it is collected
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, RETRY_SECONDS_MAX)
         finally:
@@ -164,13 +174,13 @@ class Link:
             script: Script = getattr(scripts, name)
             await self._clients[CONTROL].script_load(script.text)
 
-    async def _close(self, lanes: Sequence[asyncio.Task[None]]) -> None:
+    async def _close(self, lanes: Sequence[asyncio.Task[None]], lost: bool) -> None:
         was_up, self.up = self.up, False
         for queue in self._queues.values():
             while queue:
                 _settle(queue.popleft().reply, LostError(self.error))
         if was_up:
-            self.losses += 1
+            self.losses += lost
             self._tell_down()
         await end(lanes)
         clients, self._clients = self._clients, {}
@@ -183,6 +193,11 @@ class Link:
         if self._failed is not None and not self._failed.done():
             self._failed.set_result(exc)
         self._down_now(exc)
+
+    def again(self) -> None:
+        """Let go of it and connect anew, at once: whatever is on its way is lost."""
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_result(_AgainError("begins anew"))
 
     def _down_now(self, exc: Exception) -> None:
         if self.up:

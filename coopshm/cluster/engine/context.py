@@ -32,6 +32,7 @@ class EngineConfig:
         namespace: caches of other namespaces are not seen.
         address: where the engine is (address.parse).
         secret: at least 32 bytes that all nodes share (settings.secrets).
+        others: secrets that it knows besides, while that one is being changed (keyring.py).
         tls: files for an address with TLS.
         replicate: "all": each host takes every entry; "on_demand": it takes what its workers miss.
         lease_timeout: that a worker waits for the cluster's answer before it computes.
@@ -50,6 +51,7 @@ class EngineConfig:
     namespace: str
     address: Address
     secret: bytes = field(repr=False)
+    others: tuple[bytes, ...] = field(default=(), repr=False)
     tls: Tls = field(default_factory=Tls)
     replicate: str = "on_demand"
     lease_timeout: float = 1.0
@@ -81,7 +83,8 @@ class Current(NamedTuple):
 
 @dataclass
 class Context:
-    """Of one cache."""
+    """Of one cache. `keys`, `codec`, `knows` and `instance` change with the secret, the first two while the
+    engine is lost."""
 
     name: str
     host: Host
@@ -89,8 +92,9 @@ class Context:
     link: Link
     keys: Keys
     codec: Codec
-    instance: bytes  #: of this process, random
+    instance: bytes  #: of this process as it is there, random
     counters: Counter[str]
+    knows: tuple[str, ...]  #: secrets, the one to use first
 
     def sealed(self, message: Message) -> bytes:
         """For the log."""

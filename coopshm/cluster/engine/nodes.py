@@ -50,7 +50,9 @@ class Nodes:
 
     def _announce(self) -> bytes:
         config, context = self._context.config, self._context
-        self.announcement = context.sealed(Joined(config.name, context.instance, self._cache.announcement()))
+        self.announcement = context.sealed(
+            Joined(config.name, context.instance, self._cache.announcement(), list(context.knows))
+        )
         return self.announcement
 
     def announce(self) -> None:
@@ -61,12 +63,12 @@ class Nodes:
     async def run(self) -> None:
         """Say it whenever that is wished, until cancelled."""
         context = self._context
-        keys = (context.keys.head, context.keys.log, context.keys.nodes)
         while True:
             await self._wanted.wait()
             self._wanted.clear()
             if not self._alive:
                 continue
+            keys = (context.keys.head, context.keys.log, context.keys.nodes)
             said = self._announce()
             try:
                 await context.link.call(
@@ -90,6 +92,10 @@ class Nodes:
     def live(self) -> dict[str, float]:
         """Those that give signs of life, each with when it was first heard."""
         return {name: since for name, since in self._since.items() if name not in self._silent}
+
+    def knows(self) -> list[list[str]]:
+        """Of those that give signs of life, which secrets each one knows."""
+        return [said.knows for name, said in self._said.items() if name not in self._silent]
 
     def known(self) -> dict[str, Joined]:
         """What each has said last."""
@@ -152,6 +158,10 @@ class Nodes:
         for name, said in before.items():
             if name not in names and self._said.get(name) is said:
                 self._forget(name)
+
+    def elsewhere(self) -> None:
+        """It is another place from now on."""
+        self._announce()
 
     def down(self) -> None:
         """The engine is lost, and with it all nodes."""

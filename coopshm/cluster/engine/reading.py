@@ -98,6 +98,10 @@ class Reading:
         self._spawn(self._meet())
         self._tail = asyncio.ensure_future(self._read())
 
+    def elsewhere(self) -> None:
+        """It is another log from now on."""
+        self._at, self._taken = Place(0, 0, b""), None
+
     def down(self) -> None:
         if self._tail is not None:
             self._tail.cancel()

@@ -8,16 +8,21 @@ import os
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 
+import msgspec
+
 from ..relay import CacheStatus, Ended, Entry, Host, KeyId, NodeState, NodeStatus, Relay, Stamp, Status
 from ..resets import Cache
-from ..waits import end
+from ..waits import end, wait_some
 from .connection import FullError, Link, LostError
 from .context import COUNTERS, Context, EngineConfig
 from .entries import Codec
+from .keyring import Keyring, choose
 from .keys import Keys
 from .nodes import Nodes
 from .reading import Reading
-from .seal import Seal
+from .sayings import Joined, decode
+from .scripts import WHO
+from .seal import TamperedError
 from .standing import Standings
 from .wishes import Wishes
 from .writing import Writing
@@ -26,11 +31,15 @@ __all__ = ["EngineRelay"]
 
 logger = logging.getLogger("coopshm.cluster")
 
+#: Seconds for which that stays in the engine which nobody uses any more, since all nodes have another secret.
+LEFT_SECONDS = 60
+
 
 class _Part:
     """One cache."""
 
     def __init__(self, relay: EngineRelay, name: str, host: Host, context: Context) -> None:
+        self.context = context
         self.cache = Cache(name, host, self._tell, relay.moved)
         self.nodes = Nodes(context, self.cache)
         self.reading = Reading(
@@ -51,6 +60,13 @@ class _Part:
         self.writing.changed()
         self.reading.changed()
 
+    def elsewhere(self, keys: Keys) -> None:
+        """From now on it is kept under these names. While it is down."""
+        self.context.keys = keys
+        self.nodes.elsewhere()
+        self.reading.elsewhere()
+        self.standings.elsewhere()
+
     def up(self) -> None:
         self.standings.up()
 
@@ -65,13 +81,17 @@ class EngineRelay(Relay):
     """See the head of the package."""
 
     def __init__(self, config: EngineConfig) -> None:
-        """Takes a twentieth of a second, to derive a key from the secret.
+        """Takes a twentieth of a second for each secret, to derive a key from it.
 
         Raises:
             ImportError: it is to compress, and `zstandard` is not installed.
         """
         self._config = config
-        self._codec = Codec(Seal(config.secret, config.namespace), config.entry_bytes_max, config.compress_above)
+        self._keyring = Keyring((config.secret, *config.others), config.namespace)
+        self._place = self._keyring.known[0]  # where the nodes meet, by the secret that it is sealed with
+        self._arrived = False  # it has been chosen on this connection
+        self._look = asyncio.Event()
+        self._codec = Codec(self._keyring.first, config.entry_bytes_max, config.compress_above)
         self._instance = os.urandom(16)
         self._parts: dict[str, _Part] = {}
         self._counters: Counter[str] = Counter()
@@ -99,8 +119,10 @@ class EngineRelay(Relay):
             config.address, config.tls, config.answer_timeout, config.bulk_timeout, len(hosts), self._up, self._down
         )
         for name, host in hosts.items():
-            keys = Keys(config.namespace, name, codec.seal.fingerprint)
-            context = Context(name, host, config, link, keys, codec, self._instance, self._counters)
+            keys = Keys(config.namespace, name, self._place)
+            context = Context(
+                name, host, config, link, keys, codec, self._instance, self._counters, self._keyring.known
+            )
             self._parts[name] = _Part(self, name, host, context)
         for name, part in self._parts.items():
             self.moved(name)
@@ -108,6 +130,7 @@ class EngineRelay(Relay):
             self.spawn(part.nodes.run())
             self.spawn(part.standings.run())
         self.spawn(link.run())
+        self.spawn(self._watch())
 
     async def stop(self, drain: float) -> None:
         loop = asyncio.get_running_loop()
@@ -180,18 +203,110 @@ class EngineRelay(Relay):
     async def reload(self, nodes: Sequence[str]) -> None:
         """Nodes are those that meet there: nothing is to be done."""
 
+    async def secrets(self, secrets: Sequence[bytes]) -> None:
+        """Know these from now on, the first of them to be used if all nodes say so (keyring.py)."""
+        self._keyring = await asyncio.to_thread(Keyring, secrets, self._config.namespace)
+        for part in self._parts.values():
+            part.context.knows = self._keyring.known
+            part.nodes.announce()
+        self._look.set()
+
     # -- the connection
 
     def _up_now(self) -> bool:
         return self._link is not None and self._link.up
 
     def _up(self) -> None:
+        if self._keyring.known == (self._place,):
+            self._arrive(self._place)
+        else:
+            self.spawn(self._choose())
+
+    def _down(self) -> None:
+        self._arrived = False
+        for part in self._parts.values():
+            part.down()
+
+    # -- where the nodes meet: see keyring.py
+
+    def _arrive(self, place: str) -> None:
+        if place != self._place:
+            logger.info("goes on with the secret %s, after %s", place, self._place)
+            self._place, self._codec.seal = place, self._keyring.seals[place]
+            for name, part in self._parts.items():
+                part.elsewhere(Keys(self._config.namespace, name, place))
+        self._arrived = True
         for part in self._parts.values():
             part.up()
 
-    def _down(self) -> None:
-        for part in self._parts.values():
-            part.down()
+    async def _choose(self) -> None:
+        while not self._arrived:
+            keyring = self._keyring
+            try:
+                others = {place: await self._who(keyring, place) for place in keyring.known}
+            except LostError:
+                return
+            except FullError as exc:  # as if it were lost
+                if self._link is not None:
+                    self._link.fail(exc)
+                return
+            if keyring is self._keyring:
+                self._arrive(choose(keyring.known, self._place if others.get(self._place) else None, others))
+
+    async def _watch(self) -> None:
+        """Move on when all others are ready to or have moved; until cancelled."""
+        while True:
+            await wait_some(self._look, self._config.heartbeat)
+            self._look.clear()
+            keyring, here = self._keyring, self._place
+            if not self._arrived or keyring.known == (here,):
+                continue
+            try:
+                if here in keyring.seals:
+                    known = [knows for part in self._parts.values() for knows in part.nodes.knows()]
+                    others = {place: await self._who(keyring, place) for place in keyring.known if place != here}
+                    if choose(keyring.known, here, {**others, here: known}) == here:
+                        continue
+                    # What is known of those here may be less than there is.
+                    others[here] = await self._who(keyring, here)
+                    if choose(keyring.known, here, others) == here:
+                        continue
+                await asyncio.gather(*(self._move_out(part) for part in self._parts.values()))
+            except LostError:
+                continue
+            except FullError:
+                pass  # it goes without saying so
+            if self._link is not None:
+                self._link.again()
+
+    async def _who(self, keyring: Keyring, place: str) -> list[list[str]]:
+        """What each other node that is there knows."""
+        config, link = self._config, self._link
+        assert link is not None
+        found = []
+        for name in self._parts:
+            keys = Keys(config.namespace, name, place)
+            blobs = await link.call(WHO, (keys.nodes, keys.beats), ("", int(config.away_after * 1000)))
+            for blob in blobs if isinstance(blobs, list) else []:
+                try:
+                    assert isinstance(blob, bytes)
+                    said = decode(keyring.seals[place].open((b"message", name.encode()), blob))
+                except (TamperedError, msgspec.MsgspecError):
+                    continue  # it is counted by who is there
+                if isinstance(said, Joined) and said.node != config.name:
+                    found.append(said.knows)
+        return found
+
+    async def _move_out(self, part: _Part) -> None:
+        """What is left there without a node goes soon; if somebody stays, each sign of life gives it more time."""
+        part.standings.rest()
+        await part.nodes.leave()
+        part.context.instance = os.urandom(16)  # the former one has left, should it come back
+        keys, current, link = part.context.keys, part.standings.current, part.context.link
+        generation = current.generation if current is not None else "-"
+        left = (keys.head, keys.log, keys.nodes, keys.beats, keys.values(generation), keys.pieces(generation))
+        for key in left:
+            await link.command("PEXPIRE", key, LEFT_SECONDS * 1000)
 
 
 def _own(cache: Cache) -> tuple[Stamp | None, NodeState]:

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 Generation = Annotated[str, Meta(max_length=64)]
+Fingerprint = Annotated[str, Meta(max_length=64)]
 Instance = Annotated[bytes, Meta(min_length=16, max_length=16)]
 
 
@@ -97,11 +98,12 @@ class Moved(Struct, array_like=True, frozen=True, tag=5):
 
 
 class Joined(Struct, array_like=True, frozen=True, tag=6):
-    """Where a node stands: said whenever that changes."""
+    """Where a node stands and what it knows: said whenever that changes."""
 
     node: Name
     instance: Instance
     standing: Standing
+    knows: Annotated[list[Fingerprint], Meta(max_length=16)] = []  #: secrets, the one to use first (keyring.py)
 
 
 class Left(Struct, array_like=True, frozen=True, tag=7):

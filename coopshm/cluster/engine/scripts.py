@@ -11,7 +11,20 @@ import hashlib
 from importlib import resources
 from typing import Final, NamedTuple
 
-__all__ = ["ANNOUNCE", "BEAT", "DISCARD", "LACKS", "LEASE", "LEAVE", "PIECE", "RELEASE", "RENEW", "STAND", "WRITE"]
+__all__ = [
+    "ANNOUNCE",
+    "BEAT",
+    "DISCARD",
+    "LACKS",
+    "LEASE",
+    "LEAVE",
+    "PIECE",
+    "RELEASE",
+    "RENEW",
+    "STAND",
+    "WHO",
+    "WRITE",
+]
 
 
 class Script(NamedTuple):
@@ -36,4 +49,5 @@ PIECE: Final = _load("piece")
 RELEASE: Final = _load("release")
 RENEW: Final = _load("renew")
 STAND: Final = _load("stand")
+WHO: Final = _load("who")
 WRITE: Final = _load("write")

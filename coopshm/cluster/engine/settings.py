@@ -18,7 +18,9 @@ from .context import EngineConfig
 
 __all__ = ["parse"]
 
-_FILES: Final = ("secret_file", "engine_password_file", "engine_ca", "engine_cert", "engine_key")
+_FILES: Final = (
+    "secret_file", "engine_password_file", "engine_sentinel_password_file", "engine_ca", "engine_cert", "engine_key"
+)  # fmt: skip
 _TTL_MIN, _TTL_MAX = 0.1, 600.0
 
 
@@ -33,7 +35,7 @@ def parse(table: Mapping[str, object], name: str, namespace: str, lease_timeout:
         raise ConfigError(
             "cluster.secret_file: is missing; who can write to an engine must not be able to run code here"
         )
-    secret = secrets(paths["secret_file"], "cluster.secret_file")[0]
+    secret, *others = secrets(paths["secret_file"], "cluster.secret_file")
     replicate = table.get("replicate", EngineConfig.replicate)
     if replicate not in ("all", "on_demand"):
         raise not_allowed("cluster.replicate", replicate, '"all" or "on_demand"')
@@ -45,8 +47,9 @@ def parse(table: Mapping[str, object], name: str, namespace: str, lease_timeout:
     return EngineConfig(
         name=name,
         namespace=namespace,
-        address=_address(table["engine"], paths),
+        address=_sentinels(_address(table["engine"], paths), table, paths),
         secret=secret,
+        others=tuple(others),
         tls=Tls(paths.get("engine_ca", ""), paths.get("engine_cert", ""), paths.get("engine_key", "")),
         replicate=str(replicate),
         lease_timeout=lease_timeout,
@@ -82,18 +85,36 @@ def _address(url: object, paths: Mapping[str, str]) -> Address:
     if "engine_password_file" in paths:
         if address.password:
             raise ConfigError("cluster.engine_password_file: there is a password in cluster.engine as well; say either")
-        path = paths["engine_password_file"]
-        mode = os.stat(path).st_mode
-        if mode & 0o077:
-            raise ConfigError(f"cluster.engine_password_file: others than its owner may use {path}; chmod 600 it")
-        try:
-            password = Path(path).read_text(encoding="utf-8").strip()
-        except ValueError as exc:
-            raise ConfigError(f"cluster.engine_password_file: {path} is not UTF-8: {exc}") from exc
-        if not password:
-            raise ConfigError(f"cluster.engine_password_file: {path} is empty")
-        address = address._replace(password=password)
+        address = address._replace(password=_password(paths, "engine_password_file"))
     return address
+
+
+def _sentinels(address: Address, table: Mapping[str, object], paths: Mapping[str, str]) -> Address:
+    """With what is said to the Sentinels, if that is anything."""
+    user = table.get("engine_sentinel_user", "")
+    if not isinstance(user, str):
+        raise not_allowed("cluster.engine_sentinel_user", user, "write the name of a user")
+    key = "engine_sentinel_password_file"
+    if address.kind != "sentinel" and (user or key in paths):
+        raise ConfigError(f"cluster.engine_sentinel_user and {key} are for redis+sentinel://... only")
+    if user and key not in paths:
+        raise ConfigError(f"cluster.engine_sentinel_user: goes with {key}")
+    if key not in paths:
+        return address
+    return address._replace(sentinel_user=user, sentinel_password=_password(paths, key))
+
+
+def _password(paths: Mapping[str, str], key: str) -> str:
+    path = paths[key]
+    if os.stat(path).st_mode & 0o077:
+        raise ConfigError(f"cluster.{key}: others than its owner may use {path}; chmod 600 it")
+    try:
+        password = Path(path).read_text(encoding="utf-8").strip()
+    except ValueError as exc:
+        raise ConfigError(f"cluster.{key}: {path} is not UTF-8: {exc}") from exc
+    if not password:
+        raise ConfigError(f"cluster.{key}: {path} is empty")
+    return password
 
 
 def _check_certificates(paths: Mapping[str, str]) -> None:

@@ -78,6 +78,7 @@ class Standings:
         self._log = log
         self._changed = changed
         self._epoch: tuple[int, str] | None = None
+        self._up = False
         self._fresh = True  # nothing has been heard on this connection yet
         self._heard: tuple[bytes, object] | None = None
         self._stirred = asyncio.Event()
@@ -94,11 +95,20 @@ class Standings:
         return self._decided.is_set()
 
     def up(self) -> None:
-        self._fresh = True
+        self._up = self._fresh = True
         self.stir()
 
     def down(self) -> None:
+        self._up = False
         self._set(None)
+
+    def rest(self) -> None:
+        """Give no more signs of life, until it is up anew."""
+        self._up = False
+
+    def elsewhere(self) -> None:
+        """It is another head from now on."""
+        self._epoch = self._heard = None
 
     def moved(self) -> None:
         """This host stands elsewhere."""
@@ -119,7 +129,7 @@ class Standings:
         while True:
             await wait_some(self._stirred, self._context.config.heartbeat)
             self._stirred.clear()
-            if not self._context.link.up:
+            if not self._up:
                 continue
             try:
                 await self._look()
