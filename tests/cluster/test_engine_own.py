@@ -10,7 +10,7 @@ import pytest
 
 from coopshm.cluster.engine import EngineRelay
 from coopshm.cluster.engine.scripts import LEASE, WRITE
-from coopshm.cluster.relay import Delivered
+from coopshm.cluster.relay import Delivered, Entry, Stamp
 from tests.cluster.contract import LONG, Fn, until
 from tests.cluster.engines import RedisServer, needs_redis
 from tests.cluster.loops import run
@@ -246,3 +246,60 @@ def test_who_was_away_for_longer_than_the_log_goes_back_takes_all_anew(server: R
             await until(lambda: len(hosts[1].log) == 500)
 
     trial(server, test, replicate, messages_max=10)
+
+
+def test_what_was_on_its_way_when_the_engine_was_lost_comes_when_it_is_back(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log has told of it, and will not again."""
+    stuck = asyncio.Event()
+
+    async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
+        await hosts[0].cached(b"before", Fn("before"))
+        await until(lambda: b"before" in hosts[1].stored())  # all there was has been taken
+        deliver = hosts[1].deliver
+
+        async def delivering(stamp: Stamp, entry: Entry) -> Delivered:
+            stuck.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        monkeypatch.setattr(hosts[1], "deliver", delivering)
+        await hosts[0].cached(b"k", Fn("value"))
+        await stuck.wait()
+        cluster.isolate(1, "cut")
+        await until(lambda: not cluster.sees(1))
+        monkeypatch.setattr(hosts[1], "deliver", deliver)
+        cluster.isolate(1, "")
+        await until(lambda: b"k" in hosts[1].stored())
+        assert counter(hosts[1], "gaps") == 0
+
+    trial(server, test, "all")
+
+
+def test_what_nobody_waits_for_any_more_comes_all_the_same(server: RedisServer) -> None:
+    """Who waited goes in the very moment in which the log tells of it, and computes nothing."""
+
+    async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
+        fn = Fn("value", opened=False)
+        first = asyncio.ensure_future(hosts[0].cached(b"k", fn))
+        await fn.called()
+        second = asyncio.ensure_future(hosts[1].cached(b"k", Fn(FnError("own"))))
+        await until(lambda: hosts[1].flight(b"k").held)
+        wishes = relay_of(hosts[1])._parts["c"].wishes
+        stored = wishes.stored
+
+        def goes(key_id: bytes, size: int) -> bool:
+            waited = stored(key_id, size)
+            wishes.withdrawn(hosts[1].stamp, key_id)
+            hosts[1].grant(hosts[1].stamp, key_id)
+            return waited
+
+        wishes.stored = goes  # type: ignore[method-assign]
+        fn.open.set()
+        assert await first == "value"
+        with pytest.raises(FnError):
+            await second
+        await until(lambda: b"k" in hosts[1].stored())
+
+    trial(server, test, "all")

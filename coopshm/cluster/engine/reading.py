@@ -71,6 +71,7 @@ class Reading:
         self._tail: asyncio.Task[None] | None = None
         self._fetch: asyncio.Task[None] | None = None
         self._noted: dict[KeyId, int] = {}
+        self._fetching = False  # some that were noted are on their way
         self._more = asyncio.Event()
         self._taken: Current | None = None  # of which all has been taken
         self._warned = 0
@@ -112,7 +113,10 @@ class Reading:
         if self._fetch is not None:
             self._fetch.cancel()
             self._fetch = None
+        if self._noted or self._fetching:
+            self._taken = None  # the log will not tell of these again
         self._noted.clear()
+        self._fetching = False
         current = self._standings.current
         if self._all and current is not None:
             self._fetch = asyncio.ensure_future(self._take(current))
@@ -205,10 +209,17 @@ class Reading:
             self._wishes.outcome(said)
 
     def _stored(self, current: Current, said: Stored) -> None:
-        if self._wishes.stored(said.key_id) or not self._all:
-            return
-        if self._context.host.find(current.stamp, said.key_id) is None:
-            self._noted[said.key_id] = said.size
+        if not self._wishes.stored(said.key_id, said.size):
+            self._note(current, said.key_id, said.size)
+
+    def unasked(self, key_id: KeyId, size: int) -> None:
+        """Its entry is in the engine, and who has waited for it does not any more."""
+        if self._standings.current is not None:
+            self._note(self._standings.current, key_id, size)
+
+    def _note(self, current: Current, key_id: KeyId, size: int) -> None:
+        if self._all and self._context.host.find(current.stamp, key_id) is None:
+            self._noted[key_id] = size
             self._more.set()
             if len(self._noted) > NOTED_MAX:
                 self._taken = None
@@ -234,10 +245,12 @@ class Reading:
                     size += bytes_
                 for key_id in keys:
                     del self._noted[key_id]
+                self._fetching = True
                 values = self._context.keys.values(current.generation)
                 found = await self._context.link.command("HMGET", values, *keys, lane=BULK)
                 blobs = found if isinstance(found, list) else []
                 await self._deliver(current, {k: b for k, b in zip(keys, blobs, strict=True) if isinstance(b, bytes)})
+                self._fetching = False
         except (LostError, FullError):
             pass
 

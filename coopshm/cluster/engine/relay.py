@@ -46,7 +46,7 @@ class _Part:
             context, lambda: self.standings, self.nodes, lambda: self.wishes, self._offer, relay.spawn
         )
         self.standings = Standings(context, self.cache, self.nodes, self.reading, self._changed)
-        self.wishes = Wishes(context, self.standings, relay.spawn)
+        self.wishes = Wishes(context, self.standings, self.reading.unasked, relay.spawn)
         self.writing = Writing(context, self.standings, self.wishes)
 
     def _tell(self, cache: str, node: str | None) -> None:

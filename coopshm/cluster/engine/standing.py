@@ -155,7 +155,7 @@ class Standings:
         reply = await link.call(
             BEAT,
             (keys.head, keys.log, keys.nodes, keys.beats, keys.values(generation), keys.pieces(generation)),
-            ("", config.name, self._nodes.announcement, int(config.away_after * 1000), FORGET_SECONDS * 1000,
+            (generation, config.name, self._nodes.announcement, int(config.away_after * 1000), FORGET_SECONDS * 1000,
              KEEP_SECONDS * 1000),
         )  # fmt: skip
         assert isinstance(reply, list)

@@ -62,6 +62,7 @@ class _Wish:
     ended: bool = False
     wanted: bool = False
     outcome: Entry | Ended | None = None
+    there: int | None = None  # the size of its entry, if that is known to be in the engine
     early: Outcome | None = None  # came before the answer that it belongs to
     timer: asyncio.TimerHandle | None = None
     watch: Watch | None = None
@@ -79,9 +80,11 @@ class Wishes:
         self,
         context: Context,
         standings: Standings,
+        unasked: Callable[[KeyId, int], None],
         spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
     ) -> None:
         self._context = context
+        self._unasked = unasked
         self._standings = standings
         self._spawn = spawn
         self._wishes: dict[KeyId, _Wish] = {}
@@ -157,11 +160,12 @@ class Wishes:
 
     # -- what the log says
 
-    def stored(self, key_id: KeyId) -> bool:
-        """Its entry is in the engine; whether somebody waits for it here."""
+    def stored(self, key_id: KeyId, size: int) -> bool:
+        """Its entry is in the engine; whether somebody waits for it here. If he goes, `unasked` is told."""
         wish = self._wishes.get(key_id)
         if wish is None or wish.state is _State.GRANTED:
             return False
+        wish.there = size
         wish.wake.set()
         return True
 
@@ -222,6 +226,8 @@ class Wishes:
         if self._wishes.get(wish.key_id) is wish:
             del self._wishes[wish.key_id]
         wish.wake.set()
+        if wish.there is not None:
+            self._unasked(wish.key_id, wish.there)
 
     def _end(self, wish: _Wish, outcome: Entry | Ended) -> None:
         self._drop(wish)

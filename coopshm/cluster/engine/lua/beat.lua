@@ -1,5 +1,5 @@
 -- A node lives. KEYS: head, log, nodes, beats, values, pieces of the generation it stands at.
--- ARGV: -, node, announcement, ms after which a silent node is away, ms after which it is forgotten, ms that all of it is kept
+-- ARGV: that generation, node, announcement, ms after which a silent node is away, ms after which it is forgotten, ms that all of it is kept
 -- Returns epoch, run, seq, gen, claim, link; the nodes that are silent; the announcement that was there before.
 --
 -- An epoch ends here: if this server is not the one that wrote the head, it may lack what the other one had acknowledged.
@@ -26,6 +26,10 @@ if had[1] ~= run or not number(had[2]) or not number(had[3]) or strange then
 end
 if redis.call('TYPE', KEYS[2]).ok ~= 'stream' then
   redis.call('DEL', KEYS[2])  -- nobody could read it
+end
+-- An engine that is full may evict keys, if it was told so: what is gone takes no room.
+if had[4] == ARGV[1] and redis.call('EXISTS', KEYS[5], KEYS[6]) == 0 then
+  redis.call('HDEL', KEYS[1], 'bytes')
 end
 local before = redis.call('HGET', KEYS[3], ARGV[2])
 redis.call('HSET', KEYS[3], ARGV[2], ARGV[3])
