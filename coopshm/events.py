@@ -77,6 +77,8 @@ def repaired(segment: Segment) -> None:
 
 def reset(segment: Segment, cause: str, former: object, version: object) -> None:
     """Tell of a reset that this process has done."""
+    if not log.isEnabledFor(logging.INFO):
+        return  # what follows would be a tenth of the reset
     tell(
         logging.INFO,
         "reset",

@@ -168,9 +168,11 @@ void csm_outcome_sweep(csm *h, uint64_t generation) {
     csm_call call = {.stalled_ns = 0};
     int code = CSM_OK;
     for (uint32_t f = 0; f < h->geo.flights && code == CSM_OK; f++) { /* no lock: a later sweep does it */
+        const struct csm_outcome *o = &h->outcomes[f];
+        if (csm_load(&o->taken) <= KEEP_BYTES) continue; /* as in clean: nearly all, and a reset pays for a thousand of them */
         /* No word: its writer was killed before it had finished. */
-        uint64_t word = csm_load_acquire(&h->outcomes[f].word);
-        if (word == 0 || csm_load(&h->outcomes[f].generation) != generation) code = clean(h, f, word, &call);
+        uint64_t word = csm_load_acquire(&o->word);
+        if (word == 0 || csm_load(&o->generation) != generation) code = clean(h, f, word, &call);
     }
 }
 
