@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -28,6 +29,12 @@ __all__ = ["Attached", "Flight", "flip", "passing", "storing"]
 #: runs, so well below any lease_timeout.
 _SLICE: Final = 0.05
 
+#: Seconds for which payloads may be held in the sidecar without a moment in which none is, until it is looked whether
+#: they are garbage. Who fails while it sends has them in the frames of an exception, in a circle as often as not, which
+#: nothing ends but the collector; and a sidecar that has little to do allocates too little to wake it. It takes some
+#: 10 ms.
+HELD_SECONDS = 5.0
+
 #: For how long a flip waits for another resetter that has a callback to run, in seconds; without, see attachment.py.
 _RESET_PATIENCE: Final = 30.0
 
@@ -47,6 +54,7 @@ class Attached:
         self.looks = 0
         self.worker = Worker(f"coopshm-{segment.segment.name}")
         self._loop = asyncio.get_running_loop()
+        self._none_held = self._loop.time()  # when that was seen, or looked after
         self._changed = changed
         self._pending = threading.Event()  # the event loop has been told, and has not looked yet
         self._ends = False
@@ -66,6 +74,12 @@ class Attached:
     def looked(self) -> None:
         self._pending.clear()
         self.looks += 1
+        now = self._loop.time()
+        if not self.segment.holds:
+            self._none_held = now
+        elif now - self._none_held > HELD_SECONDS:
+            self._none_held = now
+            gc.collect()
 
     def stamp(self) -> Standing:
         """Where the cache stands, read now."""

@@ -95,6 +95,11 @@ class SidecarSegment:
         lib.csm_view_release(view)
         self.let_go()
 
+    @property
+    def holds(self) -> bool:
+        """Whether payloads live, or `keep` was called more often than `let_go`."""
+        return bool(self._kept)
+
     def keep(self) -> None:
         """Have row and memory stay after `close`, until as many calls of `let_go`."""
         self._kept.append(None)

@@ -4,6 +4,7 @@ The workers are real processes; the test plays the relay."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 from typing import Any
@@ -199,6 +200,28 @@ def test_what_was_read_is_pinned_until_it_is_dropped(conf, tally) -> None:
         assert left_clean(conf)
 
     go(main)
+
+
+def test_what_was_read_and_is_garbage_is_not_pinned_for_good(conf, tally, monkeypatch) -> None:
+    monkeypatch.setattr(attached, "HELD_SECONDS", 0.1)
+
+    async def main() -> None:
+        await worker(conf, tally)
+        coopshm.configure(conf)
+        cache = coopshm.open("c")
+        async with hosted(conf) as (host, _):
+            assert await host.deliver(stamp_of(host), entry("k", b"\x01" * 100_000)) is Delivered.STORED
+            circle: list[object] = [await host.read(host.standing().generation, 0, Origin.ALL, 1, 1)]
+            circle.append(circle)
+            del circle
+            assert cache.stats().pinned_chunks > 0
+            await until(lambda: cache.stats().pinned_chunks == 0)
+
+    gc.disable()  # as in a process that makes few objects
+    try:
+        go(main)
+    finally:
+        gc.enable()
 
 
 def test_a_full_arena_keeps_nothing_and_passes_on(conf, tally) -> None:
