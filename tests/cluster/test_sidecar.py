@@ -31,8 +31,7 @@ from coopshm.cluster import trust
 from coopshm.cluster.sidecar import notify
 from coopshm.errors import ConfigError
 from tests.namespaces import Inside, mount_namespaces
-from tests.procs import WATCHDOG
-from tests.servers.site import until
+from tests.procs import WATCHDOG, until
 
 from .engines import RedisServer, needs_redis
 from .test_peers import PORT, address
