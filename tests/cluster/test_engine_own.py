@@ -303,3 +303,23 @@ def test_what_nobody_waits_for_any_more_comes_all_the_same(server: RedisServer) 
         await until(lambda: b"k" in hosts[1].stored())
 
     trial(server, test, "all")
+
+
+def test_what_was_refused_is_written_when_nothing_has_come_of_the_lease(server: RedisServer) -> None:
+    async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
+        late, failing = Fn("late", opened=False), Fn(FnError("not now"), opened=False)
+        first = asyncio.ensure_future(hosts[0].cached(b"k", late))
+        await late.called()
+        server.command("DEL", the_key(server, b":lease:k"))  # as if it had expired
+        second = asyncio.ensure_future(hosts[1].cached(b"k", failing))
+        await failing.called()
+        late.open.set()
+        assert await first == "late"
+        await until(lambda: counter(hosts[0], "entries_refused") == 1)
+        failing.open.set()
+        with pytest.raises(FnError):
+            await second
+        await until(lambda: counter(hosts[0], "entries_sent") == 1)
+        assert await hosts[1].cached(b"k", Fn("another")) == "late"
+
+    trial(server, test, lease_ttl=1.0)

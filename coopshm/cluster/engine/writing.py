@@ -12,9 +12,10 @@ they have.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import NamedTuple
 
-from ..relay import Entry, Origin, StaleError
+from ..relay import Entry, KeyId, Origin, StaleError
 from ..waits import end
 from .connection import BULK, FullError, LostError, Reply
 from .context import Context, Current
@@ -52,15 +53,17 @@ class Writing:
         self._wishes = wishes
         self._place: _Place | None = None
         self._began = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._refused: set[KeyId] = set()  # since another one held the lease
 
     def changed(self) -> None:
         """This host and the engine stand elsewhere."""
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-        if self._standings.current is not None:
-            self._task = asyncio.ensure_future(self._run(self._standings.current))
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+        current = self._standings.current
+        if current is not None:
+            self._tasks = [asyncio.ensure_future(self._run(each, current)) for each in (self._write, self._retry)]
 
     def anew(self) -> None:
         """The engine has lost entries: offer all there are."""
@@ -81,12 +84,11 @@ class Writing:
         return not batch.entries and self._place is place
 
     async def stop(self) -> None:
-        if self._task is not None:
-            await end([self._task])
+        await end(self._tasks)
 
-    async def _run(self, current: Current) -> None:
+    async def _run(self, what: Callable[[Current], Coroutine[None, None, None]], current: Current) -> None:
         try:
-            await self._write(current)
+            await what(current)
         except _VoidError:
             self._standings.stir()
         except (LostError, StaleError):
@@ -110,6 +112,24 @@ class Writing:
             place = self._place = _Place(current, position, Origin.LOCAL if end else place.origin)
             if end:
                 await host.changed(generation, position)
+
+    async def _retry(self, current: Current) -> None:
+        """Write what was refused because another one held the lease, should nothing have come of that."""
+        while self._standings.current == current:
+            await asyncio.sleep(self._context.config.lease_ttl)
+            for key_id in list(self._refused):
+                await self._write_refused(current, key_id)
+
+    async def _write_refused(self, current: Current, key_id: KeyId) -> None:
+        entry = self._context.host.find(current.stamp, key_id)
+        lacking = await self._lacking(current, [entry]) if entry is not None else []
+        self._refused.discard(key_id)
+        try:
+            for each in lacking:
+                await self._put(current, each)
+        except (LostError, asyncio.CancelledError):
+            self._refused.add(key_id)
+            raise
 
     async def _lacking(self, current: Current, entries: list[Entry]) -> list[Entry]:
         """Those of which there is none yet, and those with which a lease ends."""
@@ -141,7 +161,9 @@ class Writing:
             self._wishes.passed(entry.key_id, entry)
             return
         counters["entries_sent"] += reply == b"OK"
-        counters["entries_refused"] += reply == b"REFUSED"
+        if reply == b"REFUSED":
+            counters["entries_refused"] += 1
+            self._refused.add(entry.key_id)
         self._wishes.written(entry.key_id)
 
     async def _store(self, current: Current, entry: Entry) -> Reply:
