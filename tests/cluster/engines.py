@@ -31,7 +31,7 @@ import pytest
 import redis
 
 from tests.cluster.authority import Authority
-from tests.cluster.test_peers import address as free_address
+from tests.cluster.peers_world import address as free_address
 from tests.procs import WATCHDOG, until
 
 PORT = 6379

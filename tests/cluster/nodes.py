@@ -17,7 +17,7 @@ from coopshm.cluster.host import SegmentHost
 from coopshm.cluster.peers import Peers, PeersConfig
 from coopshm.cluster.relay import NodeState, Stamp
 from tests.cluster.hosting import LONG, Worker, worker
-from tests.cluster.test_peers import PORT, address, trusted
+from tests.cluster.peers_world import PORT, address, trusted
 from tests.loops import until
 from tests.procs import Tally
 

@@ -14,8 +14,8 @@ from coopshm.cluster.engine.address import parse
 from coopshm.cluster.relay import Relay
 from tests.cluster.contract import LONG, Cluster, Fn, RelayContract
 from tests.cluster.engines import RedisServer, needs_redis
+from tests.cluster.peers_world import address
 from tests.cluster.proxy import Proxy
-from tests.cluster.test_peers import address
 
 pytestmark = needs_redis
 

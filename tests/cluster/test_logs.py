@@ -16,7 +16,7 @@ from coopshm.cluster.relay import Batch, Delivered, Entry, Kind
 from tests.cluster.contract import Cluster, Fn, until
 from tests.cluster.loops import run
 from tests.cluster.memory import FnError
-from tests.cluster.test_peers import PeersCluster, peer, trusted
+from tests.cluster.peers_world import PeersCluster, peer, trusted
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from coopshm.cluster import trust
 from tests.cluster.hosting import encoded
 from tests.cluster.loops import run
 from tests.cluster.nodes import Node, cluster, together
-from tests.cluster.test_peers import trusted
+from tests.cluster.peers_world import trusted
 from tests.loops import until
 from tests.procs import Child, Tally
 

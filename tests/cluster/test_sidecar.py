@@ -34,7 +34,7 @@ from tests.namespaces import Inside, mount_namespaces
 from tests.procs import WATCHDOG, until
 
 from .engines import RedisServer, needs_redis
-from .test_peers import PORT, address
+from .peers_world import PORT, address
 
 SECRET = "0123456789abcdef0123456789abcdef"
 

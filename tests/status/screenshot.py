@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import coopshm
-from tests.cluster.test_peers import PORT, address
+from tests.cluster.peers_world import PORT, address
 from tests.status import shop
 from tests.status.browser import NAMES, Browser
 

@@ -1,5 +1,5 @@
 """What the contract's tests have: computations and clusters under their control. A test class for a relay gives a
-`cluster_of`, which makes clusters of its kind (see test_peers.py).
+`cluster_of`, which makes clusters of its kind (see peers_world.py).
 
 Everything happens over real sockets. Tests wait for conditions, not for time; `procs.WATCHDOG` ends what hangs.
 """
