@@ -38,8 +38,8 @@ HELD_SECONDS = 5.0
 #: For how long a flip waits for another resetter that has a callback to run, in seconds; without, see attachment.py.
 _RESET_PATIENCE: Final = 30.0
 
-#: The core's refusals that mean "not now, or not here".
-_NO_LOCK: Final = frozenset({seg.BUSY, seg.GONE})
+#: The core's refusals that mean "not now, or not here". Where too much is being computed there is room all the same.
+_NOT_NOW: Final = frozenset({seg.BUSY, seg.GONE, seg.NO_FLIGHT})
 
 
 class Attached:
@@ -127,7 +127,7 @@ def _refused(code: int) -> Delivered:
         return Delivered.JOINED
     if code == _codes.STALE:
         return Delivered.STALE
-    return Delivered.GONE if code in _NO_LOCK else Delivered.FULL
+    return Delivered.GONE if code in _NOT_NOW else Delivered.FULL
 
 
 def passing(segment: SidecarSegment, flight: int, serial: int, entry: Entry) -> Callable[[], Done]:
@@ -136,14 +136,14 @@ def passing(segment: SidecarSegment, flight: int, serial: int, entry: Entry) -> 
     def hand_on() -> Done:
         code, call = segment.take_asked(flight, serial)
         if code != _codes.OWNER:
-            return Delivered.GONE if code in _NO_LOCK else Delivered.UNWANTED, None
+            return Delivered.GONE if code in _NOT_NOW else Delivered.UNWANTED, None
         try:
             code = segment.publish(call, b"", int(entry.kind), entry.format, (entry.payload,))
         finally:
             segment.segment.release(call)
         if code == _codes.NOT_STORED:
             return Delivered.PASSED, (flight, serial)
-        return Delivered.GONE if code in _NO_LOCK else Delivered.UNWANTED, (flight, serial)
+        return Delivered.GONE if code in _NOT_NOW else Delivered.UNWANTED, (flight, serial)
 
     return hand_on
 

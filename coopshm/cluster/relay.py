@@ -121,7 +121,7 @@ class Delivered(enum.Enum):
     UNWANTED = "unwanted"  #: not for storing, and nobody waits
     STALE = "stale"  #: of another stamp than the cache's at the moment of publishing
     FULL = "full"  #: no room for it, and nobody waited
-    GONE = "gone"  #: the host does not have the cache now, or its lock's holder is stopped
+    GONE = "gone"  #: not now: the host does not have the cache, its lock's holder is stopped, or too much is computed
 
 
 class Ended(enum.Enum):

@@ -30,6 +30,7 @@ ASK, WITHDRAW, END, STORED, OUTCOME = (
     lib.CSM_LEASE_OUTCOME,
 )
 OK, MISS, GONE, BUSY = lib.CSM_OK, lib.CSM_MISS, lib.CSM_GONE, lib.CSM_BUSY
+NO_FLIGHT = lib.CSM_NO_FLIGHT
 
 #: Events taken from the core at once.
 _BATCH: Final = 256

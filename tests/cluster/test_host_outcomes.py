@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import coopshm
+from coopshm.cluster import segment
 from coopshm.cluster.host import SegmentHost
 from coopshm.cluster.keyids import key_id_of
 from coopshm.cluster.relay import Delivered, Ended, Entry, KeyId, Kind, Stamp
@@ -176,5 +177,20 @@ def test_a_flight_that_is_granted_while_a_value_comes_for_it_has_its_end(conf, t
             await until(lambda: bool(heard.ends))
             assert heard.ends == [(stamp, encoded("k"), Ended.ABANDONED)]
         assert len(tally) == 0
+
+    go(main)
+
+
+def test_what_meets_too_many_computations_has_room_later(conf, tally) -> None:
+    async def main() -> None:
+        await worker(conf, tally)
+        async with hosted(conf) as (host, _):
+            at = host._at
+            assert at is not None
+            take = at.segment.take
+            at.segment.take = lambda *_: (segment.NO_FLIGHT, at.segment.segment.call())  # type: ignore[method-assign]
+            assert await host.deliver(stamp_of(host), entry("k", "v")) is Delivered.GONE  # so it is taken anew
+            at.segment.take = take  # type: ignore[method-assign]
+            assert await host.deliver(stamp_of(host), entry("k", "v")) is Delivered.STORED
 
     go(main)
