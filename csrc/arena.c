@@ -84,6 +84,7 @@ int csm_arena_back(csm *h, uint64_t extent) {
 
 static uint64_t holes_used(struct csm_epoch *epoch) { return csm_min(csm_load(&epoch->holes_used), CSM_HOLES); }
 
+/* Counted before it is lost: verify takes no more for lost than was counted. */
 static void strand(csm *h, uint64_t granules) {
     if (granules) csm_stat_add(h, CSM_STAT_STRANDED_BYTES, granules * CSM_GRANULE);
 }
@@ -225,6 +226,13 @@ void csm_arena_return_locked(csm *h, uint64_t generation, struct csm_flight *fli
         add_hole_locked(h, epoch, csm_extent_first(extent), csm_extent_granules(extent));
     }
     csm_store_release(&flight->reserved, 0);
+}
+
+void csm_arena_strand_locked(csm *h, struct csm_flight *flight) {
+    uint64_t extent = csm_load(&flight->reserved);
+    if (csm_extent_end(extent) <= h->granules) strand(h, csm_extent_granules(extent));
+    CSM_CRASH_POINT("strand: counted");
+    csm_store(&flight->reserved, 0);
 }
 
 void csm_arena_prepare_locked(struct csm_epoch *epoch) {

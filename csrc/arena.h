@@ -8,9 +8,9 @@
  * what they are about to fill: a writer that is late, of generation 7, must not scribble over generation 8.
  * Entering costs a look at each row; once entered, no look is needed for the rest of the generation.
  *
- * Space belongs, in this order of authority: to the run, to a hole, to a flight's reservation, to an entry. Each step
- * below first writes the new owner and then removes the old, more authoritative one, so that a crash in between leaves an
- * overlap, which csm_arena_repair_locked resolves in favour of the more authoritative. */
+ * Space belongs, in this order of authority: to the run, to a hole, to a flight's reservation, to an entry; or is stranded, nobody's
+ * until the reset. Each step below first writes the new owner and then removes the old, more authoritative one, so that a crash
+ * in between leaves an overlap, which csm_arena_repair_locked resolves in favour of the more authoritative. */
 #ifndef CSM_ARENA_H
 #define CSM_ARENA_H
 
@@ -23,6 +23,9 @@ int csm_arena_reserve_locked(csm *h, uint64_t generation, struct csm_flight *fli
 
 /* Gives the flight's reservation back. */
 void csm_arena_return_locked(csm *h, uint64_t generation, struct csm_flight *flight);
+
+/* The flight's reservation is nobody's until the next reset: somebody may still write there. */
+void csm_arena_strand_locked(csm *h, struct csm_flight *flight);
 
 void csm_arena_repair_locked(csm *h, uint64_t generation);
 

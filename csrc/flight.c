@@ -52,10 +52,23 @@ void csm_flight_free_locked(csm *h, uint32_t f) {
     if (f < csm_load(&h->header->flight_hint)) csm_store(&h->header->flight_hint, f);
 }
 
+/* The flight ends, or gets another owner: the room that was reserved for it is free. But an owner that lives and did not give it up, and is
+ * not the caller, is a sidecar that was not seen to run for lease_timeout. It may be in the middle of its copy, and goes on with that
+ * before it asks for the lock and learns that its ticket is stale. Where it writes nobody else may: that room is lost until the reset. */
+static void free_room_locked(csm *h, uint64_t generation, struct csm_flight *flight) {
+    uint64_t owner = csm_load(&flight->owner);
+    bool gave_up = csm_load_acquire(&flight->given_up) == csm_load(&flight->serial);
+    bool may_write = csm_load(&flight->reserved) && owner != csm_self(h) && !gave_up && csm_process_alive(h, owner);
+    if (may_write)
+        csm_arena_strand_locked(h, flight);
+    else
+        csm_arena_return_locked(h, generation, flight);
+}
+
 void csm_flight_vacate_locked(csm *h, uint64_t generation, uint32_t f) {
     struct csm_flight *flight = &h->flights[f];
     uint64_t slot = csm_load(&flight->slot); /* it was in range when the flight was found live; that was another look */
-    csm_arena_return_locked(h, generation, flight);
+    free_room_locked(h, generation, flight);
     if (slot < h->geo.slots) csm_index_vacate_locked(h, generation, slot); /* the commit */
     csm_flight_free_locked(h, f);
 }
@@ -161,7 +174,7 @@ static void own_locked(csm *h, uint64_t generation, uint32_t f, uint64_t serial,
 void csm_flight_take_over_locked(csm *h, uint64_t generation, uint32_t f, uint64_t serial, struct csm_asker asker,
                                  csm_ticket *ticket) {
     struct csm_flight *flight = &h->flights[f];
-    csm_arena_return_locked(h, generation, flight);
+    free_room_locked(h, generation, flight);
     csm_outcome_void_locked(h, f, serial);
     uint64_t now = csm_now_ns(), former_pid = csm_load(&flight->pid);
     csm_store(&flight->term, csm_load(&flight->term) + 1); /* voids the former owner's ticket, should it have given up */

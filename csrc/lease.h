@@ -22,8 +22,9 @@
  * What if a process dies here. A worker that has begun a flight and not joined: nobody waits for it, and the sidecar ends it. One that
  * has stored itself as the owner and not changed the word: it is dead, and the next one takes over. The sidecar, at any moment: so
  * is the owner of all that it had not yet let go of.
- * What if the sidecar is stopped: it says when it last looked, and after lease_timeout it is nobody's owner any more. Nor does
- * anybody wait longer than that for an answer, but for a computation that is known to be under way.
+ * What if the sidecar is stopped: it says when it last looked, and after lease_timeout it is nobody's owner any more. When it goes on
+ * its tickets are stale; but it may have been in the middle of a copy, so the room of what was TAKEN is not used again (flight.c). Nor
+ * does anybody wait longer than that for an answer, but for a computation that is known to be under way.
  *
  * The doorbell is a hint: the sidecar looks for itself, 20 times a second. */
 #ifndef CSM_LEASE_H

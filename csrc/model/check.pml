@@ -36,7 +36,8 @@ inline verify()
             flight_unreachable = is_free(vi) && vi < flight_hint;
             assert(!flight_unreachable)
         }
-        /* Each entered chunk belongs to exactly one: run, hole, reservation, entry. The others belong to nobody. */
+        /* Each entered chunk belongs to exactly one: run, hole, reservation, entry; or is counted as stranded. The others belong to
+         * nobody. */
         for (vc : 0 .. CHUNKS - 1) {
             vn = (now.run_chunk == vc) + ((now.holes >> vc) & 1);
             for (vi : 0 .. FLIGHTS - 1) {
@@ -45,7 +46,8 @@ inline verify()
             for (vi : 0 .. KEYS - 1) {
                 vn = vn + (has(vi, FULL) && slot[vi].place == vc)
             }
-            space_shared_or_lost = vn != (chunk[vc].entered == generation);
+            space_shared_or_lost = vn > (chunk[vc].entered == generation) ||
+                                   vn + is_stranded(vc) < (chunk[vc].entered == generation);
             assert(!space_shared_or_lost)
         }
         for (vi : 0 .. PROCS - 2) {

@@ -36,6 +36,23 @@ inline free_flight(f)
     flight_hint = (f < flight_hint -> f : flight_hint)
 }
 
+/* free_room_locked */
+inline free_room(f)
+{
+#if defined(RELAY) && !defined(RETURN_FROM_THE_LIVING)
+    if
+    :: flight[f].reserved < CHUNKS && flight[f].owner != word(me) && has_owner(f) -> /* csm_arena_strand_locked */
+        now.stranded = now.stranded | (1 << flight[f].reserved);
+        point;
+        flight[f].reserved = CHUNKS;
+        point
+    :: else -> give_back(f)
+    fi
+#else
+    give_back(f)
+#endif
+}
+
 /* csm_index_vacate_locked: the commit of a flight that stores nothing */
 inline vacate(which)
 {
@@ -156,7 +173,7 @@ inline free_lease(f)
 inline take_over(f)
 {
 #ifndef NO_RETURN_BY_SUCCESSOR
-    give_back(f);
+    free_room(f);
 #endif
 #ifdef OUTCOMES
     void_outcome(f);
@@ -193,7 +210,7 @@ inline reap()
     :: i < FLIGHTS ->
         if
         :: is_live(i, flight[i].serial, generation) && may_be_lost(i) ->
-            give_back(i);
+            free_room(i);
             place = flight[i].key;
             vacate(place);
             place = 0;

@@ -112,6 +112,9 @@ inline forget()
         }
         epoch[(generation + 1) % 2].run_chunk = CHUNKS;
         epoch[(generation + 1) % 2].holes = 0;
+#ifdef RELAY
+        epoch[(generation + 1) % 2].stranded = 0;
+#endif
         epoch[(generation + 1) % 2].entries = 0;
 #endif
         vi = 0

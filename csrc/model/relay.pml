@@ -57,7 +57,7 @@ end_unawaited:
             i = 0;
             flight[f].lease = (flight[f].owner == word(me) -> TAKEN : flight[f].lease);
             point;
-            give_back(f);
+            free_room(f);
             k = flight[f].key;
             vacate(k);
             free_flight(f);

@@ -16,6 +16,9 @@ reset:
         epoch[c % 2].run_chunk = CHUNKS;
         point;
         epoch[c % 2].holes = 0;
+#ifdef RELAY
+        epoch[c % 2].stranded = 0;
+#endif
         epoch[c % 2].entries = 0;
         point;
         flight_hint = 0;

@@ -36,9 +36,17 @@ typedef epoch_t {
     byte run_chunk;  /* the chunk that was entered and is not handed out yet; CHUNKS: none */
     byte holes;      /* a bit per chunk that was handed out and came back */
     byte entries;    /* length of the log */
+#ifdef RELAY
+    byte stranded;   /* a bit per chunk that is counted as lost until the reset, and may be */
+#endif
 }
 epoch_t epoch[2];
 #define now epoch[generation % 2]
+#ifdef RELAY
+#define is_stranded(c) ((now.stranded >> (c)) & 1)
+#else
+#define is_stranded(c) 0
+#endif
 
 #define EMPTY 0
 #define COMPUTING 1
@@ -170,6 +178,8 @@ hidden byte vi, vc, vn; /* scratch of steps that cannot be interrupted */
 #define TAKEN 6
 #ifdef NO_HANG
 #define sidecar_hangs false
+#elif defined(LATE) /* it is thought to be stopped, and goes on; or it does not look, while another thread of it publishes */
+#define sidecar_hangs true
 #else
 #define sidecar_hangs is_stopped(word(PROCS - 1))
 #endif

@@ -152,13 +152,17 @@ static inline void check_before(csm *h, uint64_t generation) {
     }
 }
 
+/* Bytes that are lost until the reset. That is for the test to allow: only a sidecar that was taken for dead while it copied, and went on,
+ * costs its room. */
+static uint64_t stranded;
+
 /* Nobody but the test lives, or works. Whatever the dead were doing is over, and nothing of it is left. */
 static inline void check_nothing_left(csm *h) {
     csm_info info = check_info(h);
     CHECK_EQ(info.flights, 0);
     CHECK_EQ(info.waiters, 0);
     CHECK(info.rows_used <= ROWS);
-    CHECK_EQ(info.stats[CSM_STAT_STRANDED_BYTES], 0);
+    CHECK_EQ(info.stats[CSM_STAT_STRANDED_BYTES], stranded);
     CHECK_EQ(csm_load(&h->header->write_lock), 0);
     check_sound(h);
 }

@@ -5,7 +5,8 @@
  * For each scene (scenes.h) and each instruction of it: a fresh victim does the scene up to that instruction. There it is killed by
  * SIGKILL, and the survivors (survivor.h) find the segment sound, all that was stored, nothing half-done, and no row, flight,
  * node, window or byte of the arena lost. Or it is stopped by SIGSTOP, others work beside it, it is continued, ends well, and
- * then the same is checked. All victims of a scene work on one segment, so that what each of them lost would add up.
+ * then the same is checked; but a sidecar that was taken for dead while it copied has cost the room that it copied to. All
+ * victims of a scene work on one segment, so that what each of them lost would add up.
  *
  * The stealer is a victim as well: for each state in which another one can die with the write lock, what repairs it is killed
  * and stopped at each of its instructions. Those before the steal change nothing, and those after the unlock are a claim like
@@ -17,7 +18,7 @@
 #include "trace.h"
 
 struct counts {
-    uint64_t instructions, states, kills, stops, with_lock, patient, astray;
+    uint64_t instructions, states, kills, stops, with_lock, patient, stranded, astray;
 };
 
 static uint32_t every = 1;
@@ -225,6 +226,14 @@ static void let_time_pass(csm *h, const struct victim *v) {
         CHECK_UNTIL(has_lock(h, v) || (check_info(h).waiters == 0 && check_info(h).flights == 0 && is_asleep(waiter.pid)));
 }
 
+/* The victim has gone on, and ended. If it was copying when it was taken for dead, its room is lost, and no other. */
+static void allow_stranded(csm *h) {
+    uint64_t lost = check_stat(h, CSM_STAT_STRANDED_BYTES) - stranded;
+    CHECK(lost == 0 || lost == csm_footprint(strlen(TARGET), BYTES) * CSM_GRANULE);
+    stranded += lost;
+    counts.stranded += lost != 0;
+}
+
 /* True: the victim holds the lock. */
 static bool check_beside(const struct victim *v, csm *h, uint64_t generation, enum busy how, bool reset_too) {
     const struct scene *s = v->scene;
@@ -261,6 +270,7 @@ static bool sweep_one(csm *segment, const struct death *d, const struct trace *t
     const struct scene *setting = d ? d->scene : scene;
     uint64_t generation;
     csm *h = prepare(setting, segment, &generation);
+    stranded = h ? check_stat(h, CSM_STAT_STRANDED_BYTES) : 0;
     struct victim v = victim_start(scene, h);
     if (d)
         die_first(d, h);
@@ -279,6 +289,7 @@ static bool sweep_one(csm *segment, const struct death *d, const struct trace *t
         bool locked = check_beside(&v, h, generation, patient ? ASK_AND_BE_PATIENT : ASK_ONCE, n % 2 == 0);
         victim_finish(&v, h, lead == ENDED);
         victim_bury(&v, h);
+        if (scene->is_sidecar) allow_stranded(h);
         counts.stops++;
         counts.with_lock += locked;
         counts.patient += locked && patient;
@@ -375,8 +386,8 @@ static void sweep(void) {
         for (unsigned part = 0; part < scene->parts; part++) sweep_part(segment, NULL, part);
     if (waiter.pid) check_kill(&waiter);
     printf("       %" PRIu64 " instructions, %" PRIu64 " of them change something; %" PRIu64 " killed, %" PRIu64 " stopped (%" PRIu64
-           " with the lock, %" PRIu64 " of these waited for); %" PRIu64 " astray\n",
-           counts.instructions, counts.states, counts.kills, counts.stops, counts.with_lock, counts.patient, counts.astray);
+           " with the lock, %" PRIu64 " of these waited for; %" PRIu64 " of them cost their room); %" PRIu64 " astray\n",
+           counts.instructions, counts.states, counts.kills, counts.stops, counts.with_lock, counts.patient, counts.stranded, counts.astray);
     for (size_t i = 0; i < sizeof counts / sizeof(uint64_t); i++) ((uint64_t *)totals)[i] += ((uint64_t *)&counts)[i];
     CHECK(counts.astray == 0 || counts.astray < counts.kills + counts.stops); /* some were where they should have been */
 }

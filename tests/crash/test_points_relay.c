@@ -180,7 +180,8 @@ static void deliver_outcome(csm *s, const csm_lease *l) {
     CHECK_EQ(check_publish_as(s, &call, "", CSM_UNCACHED, data, LARGE), published == CSM_STALE ? CSM_STALE : CSM_NOT_STORED);
 }
 
-static void in_the_middle_of(const char *point, void (*with)(csm *s, const csm_lease *lease)) {
+/* `room`: what it has reserved. Who lives may still be writing there. */
+static void in_the_middle_of(const char *point, void (*with)(csm *s, const csm_lease *lease), uint64_t room) {
     for (int kill_it = 0; kill_it < 2; kill_it++) {
         csm *h = segment();
         csm_call call;
@@ -193,12 +194,54 @@ static void in_the_middle_of(const char *point, void (*with)(csm *s, const csm_l
         if (!kill_it) go_to_end(&v);
         published = CSM_OK;
         check_sound(h);
+        stranded = kill_it ? 0 : room;
         check_all_over(h, NULL);
     }
+    stranded = 0;
 }
 
-static void in_the_middle_of_a_value(void) { in_the_middle_of("publish: copied", deliver_value); }
-static void in_the_middle_of_an_outcome(void) { in_the_middle_of("outcome: begun", deliver_outcome); }
+static uint64_t room_of_target(void) { return csm_footprint(strlen(TARGET), BYTES) * CSM_GRANULE; }
+
+/* Where a sidecar that lives has room, and is about to write, nobody else does before the reset. */
+static void before_it_copies(void) {
+    for (int kill_it = 0; kill_it < 2; kill_it++) {
+        csm *h = segment();
+        csm_call call;
+        published = CSM_STALE;
+        struct check_child v = at_point(h, "publish: before copy", deliver_value, &call);
+        if (kill_it) check_kill(&v);
+        CHECK_EQ(csm_wait(h, &call, FOR_EVER), CSM_OWNER);
+        CHECK_EQ(obtain(h, OTHER), CSM_OK); /* it would have the room that came back */
+        CHECK_EQ(publish_value(h, &call, TARGET), CSM_OK);
+        if (!kill_it) go_to_end(&v);
+        CHECK(is_stored(h, OTHER) && is_stored(h, TARGET));
+        stranded = kill_it ? 0 : room_of_target();
+        check_all_over(h, NULL);
+    }
+    stranded = 0;
+}
+
+/* Then what is lost is counted twice, and lost once. */
+static void before_it_copies_and_who_takes_over_is_killed(void) {
+    csm *h = segment();
+    csm_call call;
+    published = CSM_STALE;
+    struct check_child v = at_point(h, "publish: before copy", deliver_value, &call);
+    csm_wait_leave(h, &call);
+    struct check_child heir = halt(h, "strand: counted", claim_target);
+    check_goes_on_without(h);
+    check_kill(&heir);
+    CHECK_EQ(obtain(h, OTHER), CSM_OK);
+    CHECK_EQ(obtain(h, TARGET), CSM_OK);
+    go_to_end(&v);
+    CHECK(is_stored(h, OTHER) && is_stored(h, TARGET));
+    stranded = 2 * room_of_target();
+    check_all_over(h, NULL);
+    stranded = 0;
+}
+
+static void in_the_middle_of_a_value(void) { in_the_middle_of("publish: copied", deliver_value, room_of_target()); }
+static void in_the_middle_of_an_outcome(void) { in_the_middle_of("outcome: begun", deliver_outcome, 0); }
 
 static void let_compute(csm *s, const csm_lease *l) {
     grant(s, l);
@@ -225,5 +268,6 @@ static void between_a_grant_and_the_wake_up(void) {
 }
 
 CHECK_MAIN(CHECK_TEST(between_asking_and_queueing), CHECK_TEST(between_queueing_and_ringing),
-           CHECK_TEST(in_the_middle_of_taking_over_what_was_granted), CHECK_TEST(while_it_opens), CHECK_TEST(in_the_middle_of_a_value),
+           CHECK_TEST(in_the_middle_of_taking_over_what_was_granted), CHECK_TEST(while_it_opens), CHECK_TEST(before_it_copies),
+           CHECK_TEST(before_it_copies_and_who_takes_over_is_killed), CHECK_TEST(in_the_middle_of_a_value),
            CHECK_TEST(in_the_middle_of_an_outcome), CHECK_TEST(between_a_grant_and_the_wake_up))
