@@ -8,7 +8,7 @@ it then. Programs come from $PATH, or from build/tools (`make tools`).
     Sentinels(directory)      one master, one replica, three sentinels: `lose_writes`, `failover`
     RedisCluster(directory)   three masters
 
-Behind TLS: RedisServer(directory, tls=Authority(directory)), see authority.py.
+Behind TLS, each of them: tls=Authority(directory), see authority.py. They talk to each other so as well.
 
 All of them are context managers, and all methods block until what they say is so; on an event loop, call them by
 `asyncio.to_thread`.
@@ -179,6 +179,7 @@ class RedisServer(_Managed):
                 "tls-key-file": str(key),
                 "tls-ca-cert-file": str(tls.path),
                 "tls-auth-clients": "yes",
+                "tls-replication": "yes",
             }
         for key, value in (config or {}).items():
             lines[key] = [*lines[key], *value] if key == "sentinel" else value
@@ -285,7 +286,11 @@ class RedisServer(_Managed):
         """For the test itself, as somebody who may do everything. To be closed."""
         who = {"username": ADMIN, "password": ADMIN_PASSWORD} if self._user else {}
         if self._sentinel:
-            own = {"password": self._password} if self._password else {}
+            own: dict[str, Any] = {"password": self._password} if self._password else {}
+            if self._tls is not None:
+                certificate, key = self._tls.certify(ADMIN)
+                own |= {"ssl": True, "ssl_ca_certs": str(self._tls.path)}
+                own |= {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
             return redis.Redis(self.address, self.port, socket_timeout=WATCHDOG, **own)
         return redis.Redis(unix_socket_path=self.unix_path, db=db, socket_timeout=WATCHDOG, **who)
 
@@ -310,15 +315,18 @@ class RedisServer(_Managed):
 class Sentinels(_Managed):
     """A master, its replica, and three sentinels that agree on which is which."""
 
-    def __init__(self, directory: Path, *, down_after: float = 1.0, password: str = "") -> None:
+    def __init__(
+        self, directory: Path, *, down_after: float = 1.0, password: str = "", tls: Authority | None = None
+    ) -> None:
         """
         Args:
             password: the sentinels' own.
             down_after: seconds of silence after which the master is taken to be gone.
         """
-        self.master = RedisServer(directory, name="one")
+        self._scheme = "rediss" if tls else "redis"
+        self.master = RedisServer(directory, name="one", tls=tls)
         self.replica = RedisServer(
-            directory, name="two", config={"replicaof": f"{self.master.address} {self.master.port}"}
+            directory, name="two", tls=tls, config={"replicaof": f"{self.master.address} {self.master.port}"}
         )
         self.sentinels = [
             RedisServer(
@@ -327,6 +335,7 @@ class Sentinels(_Managed):
                 port=SENTINEL_PORT,
                 sentinel=True,
                 password=password,
+                tls=tls,
                 config={
                     "sentinel": [
                         f"monitor {SERVICE} {self.master.address} {self.master.port} 2",
@@ -368,7 +377,7 @@ class Sentinels(_Managed):
     @property
     def url(self) -> str:
         hosts = ",".join(f"{each.address}:{each.port}" for each in self.sentinels)
-        return f"redis+sentinel://{hosts}/{SERVICE}/0"
+        return f"{self._scheme}+sentinel://{hosts}/{SERVICE}/0"
 
     def synced(self) -> None:
         """Return once the replica has all that the master has acknowledged."""
@@ -409,7 +418,8 @@ class RedisCluster(_Managed):
 
     SLOTS = 16384
 
-    def __init__(self, directory: Path, *, engine: str = "redis-server") -> None:
+    def __init__(self, directory: Path, *, engine: str = "redis-server", tls: Authority | None = None) -> None:
+        self._scheme = "rediss" if tls else "redis"
         addresses = [free_address() for _ in range(3)]
         self.servers = [
             RedisServer(
@@ -417,8 +427,10 @@ class RedisCluster(_Managed):
                 name=f"node{number}",
                 address=address,
                 engine=engine,
+                tls=tls,
                 config={
                     "cluster-enabled": "yes",
+                    **({"tls-cluster": "yes"} if tls else {}),
                     "cluster-announce-ip": address,
                     "cluster-node-timeout": "5000",
                     "databases": "1",
@@ -457,7 +469,7 @@ class RedisCluster(_Managed):
 
     @property
     def url(self) -> str:
-        return "redis+cluster://" + ",".join(f"{each.address}:{each.port}" for each in self.servers)
+        return f"{self._scheme}+cluster://" + ",".join(f"{each.address}:{each.port}" for each in self.servers)
 
     def of(self, key: str) -> RedisServer:
         """The server that has this key."""

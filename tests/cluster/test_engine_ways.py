@@ -37,26 +37,34 @@ def test_over_tcp(tmp_path: Path, engine: str) -> None:
 
 
 @needs_redis
-@pytest.mark.parametrize("way", ["socket", "user", "TLS", "Sentinels", "Sentinels with a password", "Cluster"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        *("socket", "user", "TLS", "Sentinels", "Sentinels with a password", "Sentinels with TLS"),
+        *("Cluster", "Cluster with TLS"),
+    ],
+)
 def test_other_ways(tmp_path: Path, way: str) -> None:
     more: dict[str, Any] = {}
+    authority = None
+    if "TLS" in way:
+        authority = Authority(tmp_path)
+        certificate, key = authority.certify("client")
+        more = {"tls": Tls(str(authority.path), str(certificate), str(key))}
     with ExitStack() as stack:
         if way == "socket":
             url = stack.enter_context(RedisServer(tmp_path)).unix_url
         elif way == "user":
             url = stack.enter_context(RedisServer(tmp_path, user=("shop", "secret", RIGHTS))).url
         elif way == "TLS":
-            authority = Authority(tmp_path)
-            certificate, key = authority.certify("client")
-            more = {"tls": Tls(str(authority.path), str(certificate), str(key))}
             url = stack.enter_context(RedisServer(tmp_path, tls=authority)).url
-        elif way == "Sentinels":
-            url = stack.enter_context(Sentinels(tmp_path)).url
+        elif way in ("Sentinels", "Sentinels with TLS"):
+            url = stack.enter_context(Sentinels(tmp_path, tls=authority)).url
         elif way == "Sentinels with a password":
             url = stack.enter_context(Sentinels(tmp_path, password="of-the-Sentinels")).url
             more = {"address": parse(url)._replace(sentinel_password="of-the-Sentinels")}
         else:
-            url = stack.enter_context(RedisCluster(tmp_path)).url
+            url = stack.enter_context(RedisCluster(tmp_path, tls=authority)).url
         trial(Nodes(url, **more), works)
 
 
