@@ -77,8 +77,8 @@ class Stats(NamedTuple):
         resets: resets that took effect.
         steals: times that the write lock was taken from a process that died.
         lost_outcomes: outcomes that were overwritten before all waiters had them.
-        stranded_bytes: arena space lost until the next reset, since there were too many holes to remember, or since a sidecar
-            was stopped while it wrote there, and may go on.
+        stranded_bytes: arena space lost until the next reset: there were too many holes to remember, or a sidecar was
+            stopped while it wrote there, and may go on.
         stored: entries written, in all generations.
         stored_bytes: bytes that they took.
         compute: how long computations took, from when they were granted to when their value or exception was there.

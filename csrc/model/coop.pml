@@ -63,12 +63,15 @@
 #ifndef CLOSES
 #define CLOSES 0 /* the sidecar ends by itself; only with RELAY */
 #endif
+#ifndef LATE
+#define LATE 0 /* times that the sidecar is taken for stopped although it is not; only with RELAY */
+#endif
 #ifndef FAILURES
 #define FAILURES 0 /* computations whose end is an outcome although there would be room; only with OUTCOMES */
 #endif
 /* Further: OUTCOMES, what is not stored reaches the waiters. SEMAPHORES, a sleep ends by a wake-up or its slice; else at any
- * moment. THREADS, the first two processes are two threads of one. RELAY, the last process is the cluster's sidecar; LATE, it may be taken for stopped at any moment. LIVENESS, with
- * the formula at the end. KEEP_OLD, see lock.pml. */
+ * moment. THREADS, the first two processes are two threads of one. RELAY, the last process is the cluster's sidecar.
+ * LIVENESS, with the formula at the end. KEEP_OLD, see lock.pml. */
 
 #include "state.pml"
 #include "check.pml"

@@ -63,6 +63,17 @@ inline be_killed()
     die()
 }
 
+#if LATE > 0
+active proctype clock()
+{
+end:
+    do
+    :: atomic { !late && lates_left > 0 -> late = true; lates_left-- }
+    :: atomic { late -> late = false }
+    od
+}
+#endif
+
 /* Between two stores under the lock. */
 #define point may_stop; may_die
 

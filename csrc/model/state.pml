@@ -125,7 +125,8 @@ byte stopped;   /* process + 1 */
 bool for_good;  /* it will not go on */
 byte keys_used; /* keys are alike: the first one asked for is 0 */
 #ifdef RELAY
-byte deliveries_left = DELIVERIES, closes_left = CLOSES;
+byte deliveries_left = DELIVERIES, closes_left = CLOSES, lates_left = LATE;
+bool late; /* it has not looked for lease_timeout, whatever else it does: so others take it for stopped */
 bit sidecar_is_open = 1; /* the header's word names it */
 #define is_sidecar(p) ((p) == PROCS - 1)
 #else
@@ -178,8 +179,8 @@ hidden byte vi, vc, vn; /* scratch of steps that cannot be interrupted */
 #define TAKEN 6
 #ifdef NO_HANG
 #define sidecar_hangs false
-#elif defined(LATE) /* it is thought to be stopped, and goes on; or it does not look, while another thread of it publishes */
-#define sidecar_hangs true
+#elif LATE > 0
+#define sidecar_hangs (late || is_stopped(word(PROCS - 1)))
 #else
 #define sidecar_hangs is_stopped(word(PROCS - 1))
 #endif
@@ -190,7 +191,11 @@ hidden byte vi, vc, vn; /* scratch of steps that cannot be interrupted */
      (is_sidecars(f) && sidecar_hangs))
 #define may_be_lost(f) (!has_owner(f) || (is_sidecars(f) && sidecar_hangs))
 #define may_answer(f) (flight[f].lease == SEEN || flight[f].lease == HELD || flight[f].lease == OFFERED)
+#if LATE > 0
+#define may_ask (sidecar_is_open && alive[PROCS - 1] && !late)
+#else
 #define may_ask (sidecar_is_open && alive[PROCS - 1])
+#endif
 #define need_not_ask (!may_ask || sidecar_hangs)
 #else
 #define may_attend(f) has_owner(f)
