@@ -11,7 +11,8 @@ Of the computations of one key under one stamp (those with a ticket; the product
     once on the host      one after the other, none after one that was stored, and none after the host had the value
     once in the cluster   the same for all hosts, among those that began and ended while nothing was wrong. What the
                           documentation excepts is counted: within another computation; no answer for lease_timeout, or
-                          for the call's own timeout; a reset that has not reached this host yet
+                          for the call's own timeout; a reset that has not reached this host yet. Who takes over from
+                          one who was killed goes on with what that one had a reason for
 
 A reset that is made elsewhere and has been applied here counts for P2 in a figure of its own (`elsewhere`).
 
@@ -208,8 +209,9 @@ class Judge:
             for before, after in itertools.pairwise(within):
                 if before.host == after.host:
                     continue
-                both, overlap = (before, after), after.at < before.publishing
-                waited = max(made.at - made.asked for made in both) / _SECOND
+                begun = [*_line(group, before), *_line(group, after)]
+                overlap = after.at < before.publishing
+                waited = max(made.at - made.asked for made in begun) / _SECOND
                 if not overlap and before.code != _OK:
                     self.again_in_cluster[_CODES.get(before.code, f"code {before.code}")] += 1
                 elif before.code in (None, _codes.STALE, lib.CSM_BUSY):
@@ -221,7 +223,7 @@ class Judge:
                 elif self._is_reset(after.cache, after.stamp, before.at, after.at):
                     self.again_in_cluster["a reset on its way"] += 1
                 elif any(
-                    made.patience is not None and made.at - made.asked >= made.patience * _SECOND for made in both
+                    made.patience is not None and made.at - made.asked >= made.patience * _SECOND for made in begun
                 ):
                     self.again_in_cluster["the call's timeout"] += 1
                 elif waited >= self._lease_timeout:
@@ -254,3 +256,10 @@ class Judge:
         bound = _LIMIT + (1 + stamps) * self._lease_timeout + len(faults) * (self._lease_timeout + self._dead_after)
         if rest > bound:
             self._violation("hang", f"{rest:.1f} s without a reason, {bound:.1f} allowed: {what}; meanwhile {faults}")
+
+
+def _line(group: list[Computation], made: Computation) -> list[Computation]:
+    """A computation, and those of its host in whose place it is: killed ones that were still at it when its call
+    began, which so waited for them, and not for the cluster."""
+    killed = [one for one in group if one.host == made.host and one.code is None and one.at < made.at]
+    return [made, *(one for one in killed if made.asked < one.end)]

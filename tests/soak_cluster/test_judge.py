@@ -222,6 +222,27 @@ def test_what_was_begun_when_something_was_wrong_may_be_taken_over_later() -> No
     assert judge.again_in_cluster["begun when something was wrong"] == 1
 
 
+@pytest.mark.parametrize("patience", [1e-9, None])
+@pytest.mark.parametrize("asked", [3690, 3710], ids=["waited for it", "came after it"])
+def test_who_takes_over_has_the_reason_of_the_killed_one(patience: float | None, asked: int) -> None:
+    events = [
+        *changed(lambda e: of(e, "whole").update(end=9 * SECOND)),
+        {"event": "born", "who": "n1/2", "host": "n1", "pid": 12, "at": 3500},
+        computes("n1/2/1", 3640, ONE, key=8, asked=3630, patience=patience),
+        computes("n2/1/2", 3650, ONE, key=8),
+        computed("n2/1/2", 3660),
+        {"event": "died", "who": "n1/2", "at": 3700, "status": -9},
+        computes("n1/1/2", 3720, ONE, key=8, asked=asked),
+        computed("n1/1/2", 3730),
+    ]
+    judge = judged(events)
+    if patience is not None and asked < 3700:
+        assert judge.violations == []
+        assert judge.again_in_cluster["the call's timeout"] == 1
+    else:
+        assert {what for what, _ in judge.violations} == {"once in the cluster"}
+
+
 @pytest.mark.parametrize("known", ["finished", "cut short"])
 def test_a_reset_on_its_way_has_what_was_waited_for_computed_again(known: str) -> None:
     events = [
