@@ -277,6 +277,7 @@ CSM_AT(csm_header, write_lock, 320);
 CSM_AT(csm_header, reset_lock, 384);
 CSM_AT(csm_header, next_serial, 448);
 CSM_AT(csm_header, sidecar, 512);
+CSM_AT(csm_header, sidecar_seen_ns, 520);
 CSM_AT(csm_header, doorbell, 544);
 CSM_AT(csm_header, node_name, 576);
 CSM_AT(csm_header, epoch, 640);

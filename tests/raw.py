@@ -13,7 +13,7 @@ import coopshm
 from coopshm._segment import ffi, lib
 
 NO_ROW = 0xFFFFFFFF
-_WRITE_LOCK, _ROWS_OFF = 320, 64 + 14 * 8
+_WRITE_LOCK, _SIDECAR_SEEN, _ROWS_OFF = 320, 520, 64 + 14 * 8
 _ROW_BYTES, _VIEW_PINS, _CHUNKS = 4096, 1776, 256
 
 
@@ -25,6 +25,11 @@ def memory(cache: coopshm.Cache) -> Any:
 
 def _u64(cache: coopshm.Cache, at: int) -> int:
     return struct.unpack_from("<Q", memory(cache), at)[0]
+
+
+def sidecar_seen(cache: coopshm.Cache) -> int:
+    """When the host's sidecar last looked (CLOCK_MONOTONIC, ns); 0 if none has."""
+    return _u64(cache, _SIDECAR_SEEN)
 
 
 def row(cache: coopshm.Cache) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 import coopshm
 from coopshm import _segment, once
 from coopshm.errors import BusyError, WaitTimeout
+from tests import raw
 
 from . import goods, source
 from .events import Log, Stamp, now
@@ -30,7 +31,7 @@ class Caller:
         self.caches = {name: coopshm.open(name) for name in goods.MANY}
         self._number = 0
         self._under_way: list[str] = []  # ids of computations, the outermost first
-        self._asked: list[int] = []  # when the calls around began
+        self._asked: list[tuple[int, int]] = []  # when the calls around began, and the sidecar had last looked
         self._committed: Stamp | None = None
         self._schedstat = os.open("/proc/self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
         _segment.Segment.publish = self._watched(_segment.Segment.publish)  # type: ignore[method-assign]
@@ -63,10 +64,10 @@ class Caller:
         """Ask, check, write down; what the value says of itself, if one came."""
         segment = self.caches[cache]._attachment.segment
         outer = len(self._under_way)
-        starved, begin = self.starved(), now()
+        starved, looked, begin = self.starved(), raw.sidecar_seen(self.caches[cache]), now()
         before = stamp_of(segment)
         came, text, meta = "value", "", None
-        self._asked.append(begin)
+        self._asked.append((begin, looked))
         try:
             if how == "get":
                 value = self.caches[cache].get(goods.key_of(number), self)
@@ -101,6 +102,7 @@ class Caller:
 
     def _compute(self, cache: str, number: int | str, segment: Any, patience: float | None) -> Any:
         at = now()
+        asked, looked = self._asked[-1]
         self._number += 1
         id = f"{self.life}/{self._number}"
         call = once.frames.get()[-1].call
@@ -114,7 +116,7 @@ class Caller:
         meta = {"id": id, "cache": cache, "key": number, "at": at, "stamp": stamp, "source": version}
         self._under_way.append(id)
         self.log.write(
-            "computes", who=self.life, host=self.host, asked=self._asked[-1], nested=nested, patience=patience,
+            "computes", who=self.life, host=self.host, asked=asked, looked=looked, nested=nested, patience=patience,
             ticket=ticket, **meta,
         )  # fmt: skip
         if isinstance(number, str):  # a probe

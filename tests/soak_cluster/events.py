@@ -7,7 +7,8 @@ nanoseconds of CLOCK_MONOTONIC, which all hosts of one machine share.
     born, died    a worker: who, host, pid (in its host); died: how
     call          how (cached, get), cache, key, begin, end, before and after (stamps seen first and last in it), came
                   (value, failure, nothing, error), meta (of what came), text (of an error), starved (ns without a CPU)
-    computes      id, cache, key, asked (when its call began), at, nested, patience (timeout of its call, in seconds),
+    computes      id, cache, key, asked (when its call began), looked (when by then the host's sidecar had last looked
+                  at what workers ask for), at, nested, patience (timeout of its call, in seconds),
                   ticket (its generation, 0: without the cache), stamp (the ticket's; none if there had been a reset by
                   then), source (the version that was read)
     computed      id, before (publishing), at, code (of publish; "alone": nothing to publish to)

@@ -27,6 +27,7 @@ class Computation:
     cache: str
     key: int | str
     asked: int
+    looked: int
     at: int
     nested: bool
     patience: float | None  # seconds that its call was to wait at most
@@ -36,6 +37,12 @@ class Computation:
     publishing: int = FOREVER
     end: int = FOREVER
     code: int | str | None = None  # None: its process was killed in the middle of it
+
+    @property
+    def unanswered(self) -> int:
+        """Nanoseconds for which its host may have been without a word of the sidecar when it began. Workers do not
+        count from their call, if the sidecar had not looked for some time by then."""
+        return self.at - min(self.asked, self.looked or self.asked)
 
     @property
     def place(self) -> Place:

@@ -211,7 +211,6 @@ class Judge:
                     continue
                 begun = [*_line(group, before), *_line(group, after)]
                 overlap = after.at < before.publishing
-                waited = max(made.at - made.asked for made in begun) / _SECOND
                 if not overlap and before.code != _OK:
                     self.again_in_cluster[_CODES.get(before.code, f"code {before.code}")] += 1
                 elif before.code in (None, _codes.STALE, lib.CSM_BUSY):
@@ -226,7 +225,7 @@ class Judge:
                     made.patience is not None and made.at - made.asked >= made.patience * _SECOND for made in begun
                 ):
                     self.again_in_cluster["the call's timeout"] += 1
-                elif waited >= self._lease_timeout:
+                elif max(made.unanswered for made in begun) >= self._lease_timeout * _SECOND:
                     self.again_in_cluster["no answer in lease_timeout"] += 1
                 else:
                     text = (
