@@ -28,10 +28,9 @@ def address() -> str:
 class PeersCluster(Cluster):
     """Every connection goes through a proxy of its own."""
 
-    def __init__(self, lease_timeout: float, how: trust.Trust, dead_after: float = 3.0) -> None:
-        super().__init__(lease_timeout)
+    def __init__(self, lease_timeout: float, how: trust.Trust, silence: float = LONG) -> None:
+        super().__init__(lease_timeout, silence)
         self.trust = how
-        self.dead_after = dead_after
         self.addresses: list[str] = []
         self.proxies: dict[tuple[int, int], Proxy] = {}  # from, to
         self.extra: list[str] = []
@@ -45,7 +44,7 @@ class PeersCluster(Cluster):
             trust=self.trust,
             lease_timeout=self.lease_timeout,
             heartbeat=0.2,
-            dead_after=self.dead_after,
+            dead_after=self.silence,
         )
 
     async def make_relay(self, index: int) -> Relay:
@@ -88,9 +87,11 @@ def trusted() -> trust.Trust:
     return trust.from_secret(SECRET, "test")
 
 
-def trial(test: Callable[[PeersCluster], Awaitable[None]], how: trust.Trust | None = None) -> None:
+def trial(
+    test: Callable[[PeersCluster], Awaitable[None]], how: trust.Trust | None = None, silence: float = LONG
+) -> None:
     async def main() -> None:
-        cluster = PeersCluster(LONG, how or trusted())
+        cluster = PeersCluster(LONG, how or trusted(), silence)
         try:
             await test(cluster)
         finally:

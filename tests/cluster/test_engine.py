@@ -34,8 +34,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 class EngineCluster(Cluster):
     """Every node reaches the server through a proxy of its own."""
 
-    def __init__(self, server: RedisServer, lease_timeout: float, replicate: str) -> None:
-        super().__init__(lease_timeout)
+    def __init__(self, server: RedisServer, lease_timeout: float, replicate: str, silence: float = LONG) -> None:
+        super().__init__(lease_timeout, silence)
         self.server = server
         self.replicate = replicate
         self.namespace = f"test{os.getpid()}.{next(_namespaces)}"
@@ -51,10 +51,11 @@ class EngineCluster(Cluster):
             secret=SECRET,
             replicate=self.replicate,
             lease_timeout=self.lease_timeout,
-            timeout=4.0,
+            timeout=self.silence,
+            bulk_timeout=max(self.silence, 10.0),
             heartbeat=0.2,
-            away_after=6.0,
-            **{"lease_ttl": 5.0, **self.options},  # type: ignore[arg-type]
+            away_after=self.silence + 2,
+            **{"lease_ttl": self.silence + 1, **self.options},  # type: ignore[arg-type]
         )
 
     async def make_relay(self, index: int) -> Relay:
@@ -84,8 +85,8 @@ class EngineContract(RelayContract):
 
 
 class TestAll(EngineContract):
-    def cluster_of(self, lease_timeout: float) -> EngineCluster:
-        return EngineCluster(self.server, lease_timeout, "all")
+    def cluster_of(self, lease_timeout: float, silence: float) -> EngineCluster:
+        return EngineCluster(self.server, lease_timeout, "all", silence)
 
 
 class OnDemandCluster(EngineCluster):
@@ -106,8 +107,8 @@ class OnDemandCluster(EngineCluster):
 class TestOnDemand(EngineContract):
     """As above, where a test does not wait for entries that nobody asks for."""
 
-    def cluster_of(self, lease_timeout: float) -> EngineCluster:
-        return OnDemandCluster(self.server, lease_timeout, "on_demand")
+    def cluster_of(self, lease_timeout: float, silence: float) -> EngineCluster:
+        return OnDemandCluster(self.server, lease_timeout, "on_demand", silence)
 
     def test_a_full_node_harms_nobody(self) -> None:
         async def test(cluster: Cluster) -> None:

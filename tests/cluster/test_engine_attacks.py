@@ -62,7 +62,7 @@ def test_the_engine_is_killed_in_the_middle_of_any_step(
         raise ConnectionError("killed")
 
     async def test(nodes: Nodes) -> None:
-        await nodes.ready(3)
+        hosts = await nodes.ready(3)
         monkeypatch.setattr(Link, "_send", killing)
         number = 0
         async with Load(nodes) as load:
@@ -70,13 +70,16 @@ def test_the_engine_is_killed_in_the_middle_of_any_step(
                 before = ran[scripts.RENEW.sha]
                 await provoke(nodes, number, lambda before=before: killed.is_set() or ran[scripts.RENEW.sha] > before)
                 number += 1
-                if name in ("LEAVE", "LACKS"):  # a sidecar ends, another one begins
+                if name in ("LEAVE", "LACKS"):  # a sidecar ends, another one begins, and offers what is there
+                    await nodes.agreed()
+                    await hosts[2].cached(b"there", Fn("there"))
                     await nodes.stop(2)
                     await nodes.start(2)
+                    await killed.wait()
             await asyncio.to_thread(server.start)
             await load.goes_on(20)
         await nodes.together()
-        await nodes.once(b"a", b"b")
+        await nodes.compute_once(b"a", b"b")
 
     with RedisServer(tmp_path, aof=when == "after") as server:
         trial(Nodes(server.url, lease_timeout=2.0, lease_ttl=0.5), test)
@@ -97,7 +100,7 @@ def test_an_engine_that_evicts_what_it_likes_takes_nobody_back(tmp_path: Path, p
                 server.command("CONFIG", "SET", "maxmemory", 0)
         assert server.info("stats")["evicted_keys"] > 0
         await nodes.together()
-        await nodes.once(b"a", b"b")
+        await nodes.compute_once(b"a", b"b")
 
     with RedisServer(tmp_path, config={"maxmemory-policy": policy}) as server:
         trial(Nodes(server.url, lease_timeout=2.0), test)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.contract import Fn, until
+from tests.cluster.contract import LONG, SILENCE, Fn, until
 from tests.cluster.engine_world import Load, Nodes, trial
 from tests.cluster.engines import RedisServer, Sentinels, needs_redis
 
@@ -74,13 +74,13 @@ def test_without_the_engine_each_host_computes_at_once_for_itself(
         await nodes.together()
         assert {host.stamp for host in hosts} == {stamp}
         assert await hosts[0].cached(b"new", Fn("another")) == "new"
-        await nodes.once(b"a", b"b")
+        await nodes.compute_once(b"a", b"b")
         lost = [r for r in caplog.records if "lost" in r.getMessage()]
         found = [r for r in caplog.records if "connected with the engine" in r.getMessage()]
         assert (len(lost), len(found)) == (3, 3)  # one word of each node for it, and one when it is back
 
     with caplog.at_level("INFO", "coopshm.cluster"), RedisServer(tmp_path, aof="remembers" in how) as server:
-        trial(Nodes(server.url), test)
+        trial(Nodes(server.url, silence=SILENCE if how == "stopped" else LONG), test)
 
 
 def test_a_full_engine_keeps_nothing_more_and_resets_travel_again_when_it_has_room(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_full_engine_keeps_nothing_more_and_resets_travel_again_when_it_has_ro
         bring_back(server, "full")
         await nodes.together()
         assert {host.stamp for host in hosts} == {stamp}
-        await nodes.once(b"a", b"b")
+        await nodes.compute_once(b"a", b"b")
 
     with RedisServer(tmp_path) as server:
         trial(Nodes(server.url), test)
@@ -129,7 +129,7 @@ def test_what_the_engine_forgets_is_put_there_again(tmp_path: Path, how: str) ->
         await nodes.connected()
         assert len(await nodes.same_entries()) >= 30
         assert all(host.computations.count((b"7", stamp)) <= 1 for host in hosts)
-        await nodes.once(b"a", b"b")
+        await nodes.compute_once(b"a", b"b")
 
     with RedisServer(tmp_path) as server:
         trial(Nodes(server.url), test)
@@ -161,7 +161,7 @@ def test_a_failover_that_loses_what_was_acknowledged_takes_nobody_back(tmp_path:
         else:
             assert {host.stamp for host in hosts} == {before}
             assert entries <= await nodes.same_entries()
-        await nodes.once(b"a", b"b")
+        await nodes.compute_once(b"a", b"b")
         nodes.host()
         await nodes.start(3)
         await nodes.connected()
@@ -182,7 +182,33 @@ def test_a_paused_engine_is_lost_until_it_goes_on(tmp_path: Path, mode: str) -> 
         await hosts[0].reset(b"2")
         await nodes.together()
         assert hosts[0].stamp.counter == 1
-        await nodes.once(b"a", b"b")
+        await nodes.compute_once(b"a", b"b")
+
+    with RedisServer(tmp_path) as server:
+        trial(Nodes(server.url, silence=1.0), test)
+
+
+def test_an_engine_that_stands_still_for_a_moment_parts_nobody(tmp_path: Path) -> None:
+    """For less than it is waited for: keys that are asked for meanwhile, and those that are held, are computed once."""
+
+    async def test(nodes: Nodes) -> None:
+        hosts = await nodes.ready(3)
+        held, asked = Fn("held", opened=False), [Fn(number) for number in range(20)]
+        calls = [asyncio.ensure_future(host.cached(b"held", held)) for host in hosts]
+        await until(lambda: sum(host.flight(b"held").held for host in hosts) == 2)
+        links = nodes.links()
+        await asyncio.to_thread(server.pause)
+        calls += [
+            asyncio.ensure_future(host.cached(b"%d" % number, fn)) for number, fn in enumerate(asked) for host in hosts
+        ]
+        held.open.set()
+        await until(lambda: any(call.done() for call in calls))  # whoever had the lease
+        assert [fn.calls for fn in asked] == [0] * 20
+        await asyncio.to_thread(server.resume)
+        await asyncio.gather(*calls)
+        assert [fn.calls for fn in (held, *asked)] == [1] * 21
+        assert nodes.links() == links
+        assert nodes.counted("losses") == 0
 
     with RedisServer(tmp_path) as server:
         trial(Nodes(server.url), test)
@@ -216,20 +242,20 @@ def test_histories_hold_whatever_the_engine_does_under_load(tmp_path: Path, seed
         await nodes.together()
         await nodes.same_entries()
         assert all(host.flights == {} for host in hosts)
-        await nodes.once(b"a", b"b")
+        await nodes.compute_once(b"a", b"b")
 
     with RedisServer(tmp_path, aof=True) as server:
-        trial(Nodes(server.url, lease_timeout=2.0), test)
+        trial(Nodes(server.url, lease_timeout=2.0, silence=1.0), test)
 
 
 @pytest.mark.parametrize("count", [3, 10])
 def test_sidecars_of_one_engine_are_one_cache(tmp_path: Path, count: int) -> None:
     async def test(nodes: Nodes) -> None:
         hosts = await nodes.ready(count)
-        await nodes.once(*(b"%d" % number for number in range(20)))
+        await nodes.compute_once(*(b"%d" % number for number in range(20)))
         await asyncio.gather(*(host.reset(host.node.encode()) for host in hosts))
         await nodes.agreed()
-        await nodes.once(*(b"%d" % number for number in range(20)))
+        await nodes.compute_once(*(b"%d" % number for number in range(20)))
         await nodes.same_entries()
         assert all(host.timeouts == 0 for host in hosts)
 

@@ -112,7 +112,7 @@ def test_a_lease_that_is_put_back_holds_nobody_for_longer_than_it_lasts(tmp_path
         assert server.command("EXISTS", lease) == 1
 
     with RedisServer(tmp_path) as server:
-        trial(Nodes(server.url, lease_ttl=1.0, timeout=1.0), test)
+        trial(Nodes(server.url, lease_ttl=1.0, silence=1.0), test)
 
 
 @needs_redis
@@ -140,4 +140,4 @@ def test_a_computation_may_take_many_times_as_long_as_a_lease_lasts(tmp_path: Pa
         assert nodes.counted("tampered") == 0
 
     with RedisServer(tmp_path) as server:
-        trial(Nodes(server.url, lease_ttl=2.0, timeout=1.0), test)
+        trial(Nodes(server.url, lease_ttl=2.0, silence=1.0), test)

@@ -75,7 +75,7 @@ def test_what_is_said_under_numbers_that_come_twice_is_not_missed(
         await nodes.start(3)
         await nodes.connected()
         assert await nodes.same_entries() >= found
-        await nodes.once(b"a", b"b")
+        await nodes.compute_once(b"a", b"b")
 
     with RedisServer(tmp_path) as server:
         trial(Nodes(server.url, heartbeat=heartbeat, away_after=3 * heartbeat), test)

@@ -116,7 +116,7 @@ def test_at_each_step_of_a_change_all_nodes_are_one_cluster(tmp_path: Path, rest
                 assert fn.calls <= 2
                 count += 1
         await settle(nodes)
-        await nodes.once(b"a", b"b")
+        await nodes.compute_once(b"a", b"b")
         assert nodes.counted("tampered") == 0
         # What was sealed with the old one is gone within a minute.
         assert len(fingerprints(server)) == 1
@@ -144,7 +144,7 @@ def test_histories_hold_while_the_secret_is_changed_under_load(tmp_path: Path, s
         await nodes.together()
         await nodes.same_entries()
         assert all(host.flights == {} for host in hosts)
-        await nodes.once(b"a", b"b")
+        await nodes.compute_once(b"a", b"b")
 
     with RedisServer(tmp_path) as server:
         trial(Nodes(server.url, lease_timeout=2.0), test)

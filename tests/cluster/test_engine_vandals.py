@@ -218,11 +218,11 @@ def test_vandalism_hinders_at_most_and_is_over_with_a_flush(tmp_path: Path, part
             await nodes.connected()
             await nodes.agreed()
             assert {host.stamp for host in hosts} == {stamp}, what
-            await nodes.once(b"a", b"b")
+            await nodes.compute_once(b"a", b"b")
 
     with RedisServer(tmp_path) as server:
         replicate = "on_demand" if part % 2 else "all"
-        trial(Nodes(server.url, lease_timeout=2.0, timeout=2.0, replicate=replicate), test)
+        trial(Nodes(server.url, lease_timeout=2.0, silence=2.0, replicate=replicate), test)
 
 
 def test_an_older_head_put_back_takes_nobody_back(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_an_older_head_put_back_takes_nobody_back(tmp_path: Path) -> None:
         assert {await host.cached(b"k", Fn("new")) for host in nodes.hosts} == {"new"}
         await nodes.together()
         assert {host.stamp for host in nodes.hosts} == {stamp}
-        await nodes.once(b"a", b"b")
+        await nodes.compute_once(b"a", b"b")
 
     with RedisServer(tmp_path) as server:
         trial(Nodes(server.url, lease_timeout=2.0), test)
@@ -277,7 +277,7 @@ def test_two_secrets_are_two_clusters(tmp_path: Path) -> None:
             await nodes.start(index)
         await nodes.connected()
         assert await nodes.agreed() >= stamp
-        await nodes.once(b"a", b"b")
+        await nodes.compute_once(b"a", b"b")
 
     with RedisServer(tmp_path) as server:
         trial(Nodes(server.url), test)

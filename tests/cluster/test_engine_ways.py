@@ -20,7 +20,7 @@ RIGHTS = "resetchannels ~coopshm:* +@read +@write +@scripting +@connection +info
 
 async def works(nodes: Nodes) -> None:
     hosts = await nodes.ready(3)
-    await nodes.once(*(b"%d" % number for number in range(10)))
+    await nodes.compute_once(*(b"%d" % number for number in range(10)))
     large = "x" * 1_000_000
     assert await hosts[0].cached(b"large", Fn(large)) == large
     stamp = await hosts[1].reset(b"2")

@@ -16,15 +16,15 @@ from coopshm.cluster.leases import Owner
 from coopshm.cluster.peers import Peers
 from coopshm.cluster.relay import Kind
 from coopshm.cluster.wire import Sender
-from tests.cluster.contract import Cluster, Fn, RelayContract, until
+from tests.cluster.contract import SILENCE, Cluster, Fn, RelayContract, until
 from tests.cluster.loops import run
 from tests.cluster.memory import FnError
 from tests.cluster.peers_world import PORT, SECRET, PeersCluster, address, peer, trial, trusted
 
 
 class TestPeers(RelayContract):
-    def cluster_of(self, lease_timeout: float) -> PeersCluster:
-        return PeersCluster(lease_timeout, trusted())
+    def cluster_of(self, lease_timeout: float, silence: float) -> PeersCluster:
+        return PeersCluster(lease_timeout, trusted(), silence)
 
     @pytest.mark.parametrize("seed", range(3))
     def test_repeated_and_reordered_messages_are_harmless(self, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ class TestPeers(RelayContract):
             await cluster.agreed()
             await cluster.same_entries()
 
-        self.trial(test, lease_timeout=6.0)
+        self.trial(test, lease_timeout=6.0, silence=SILENCE)
 
 
 def views_are_old(relay: Peers) -> bool:
@@ -330,7 +330,7 @@ def test_what_is_no_hello_is_refused(what: str) -> None:
         writer.transport.abort()
         await until(lambda: relay._mesh.accepted() == set())
 
-    trial(test)
+    trial(test, silence=SILENCE)
 
 
 def frame(data: bytes) -> bytes:

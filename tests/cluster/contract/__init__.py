@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tests.cluster.contract.cluster import LONG, SHORT, Cluster, Fn, until
+from tests.cluster.contract.cluster import LONG, SHORT, SILENCE, Cluster, Fn, until
 from tests.cluster.contract.joining import Joining
 from tests.cluster.contract.loss import Loss
 from tests.cluster.contract.once import Once
 from tests.cluster.contract.resets import Resets
 
-__all__ = ["LONG", "SHORT", "Cluster", "Fn", "RelayContract", "until"]
+__all__ = ["LONG", "SHORT", "SILENCE", "Cluster", "Fn", "RelayContract", "until"]
 
 
 class RelayContract(Once, Resets, Joining, Loss):

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from coopshm.cluster.relay import NodeState
-from tests.cluster.contract.cluster import LONG, Cluster, Fn, Trials, until
+from tests.cluster.contract.cluster import LONG, SILENCE, Cluster, Fn, Trials, until
 
 
 class Joining(Trials):
@@ -82,7 +82,7 @@ class Joining(Trials):
             cluster.isolate(3, "")
             await cluster.same_entries(1, 2, 3)
 
-        self.trial(test)
+        self.trial(test, silence=SILENCE if how == "drop" else LONG)
 
     def test_a_node_without_the_cache_is_passed_over(self) -> None:
         async def test(cluster: Cluster) -> None:

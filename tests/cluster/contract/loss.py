@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from tests.cluster.contract.cluster import SHORT, Cluster, Fn, Trials, until
+from tests.cluster.contract.cluster import SHORT, SILENCE, Cluster, Fn, Trials, until
 from tests.cluster.memory import FnError, MemoryHost
 
 
@@ -33,7 +33,7 @@ class Loss(Trials):
                 await hosts[number % 3].cached(b"key %d" % number, Fn(number))
             await cluster.same_entries()
 
-        self.trial(test, lease_timeout=1.0)
+        self.trial(test, lease_timeout=1.0, silence=SILENCE)
 
     def test_a_partition_without_resets_heals_without_one(self) -> None:
         async def test(cluster: Cluster) -> None:
@@ -48,7 +48,7 @@ class Loss(Trials):
             assert len(await cluster.same_entries()) == 53
             assert all(host.adopted == [] for host in hosts)
 
-        self.trial(test)
+        self.trial(test, silence=SILENCE)
 
     @pytest.mark.parametrize("seed", range(4))
     def test_everything_at_once(self, seed: int) -> None:
@@ -108,4 +108,4 @@ class Loss(Trials):
             await cluster.same_entries()
             assert all(host.flights == {} for host in hosts)
 
-        self.trial(test, lease_timeout=SHORT)
+        self.trial(test, lease_timeout=SHORT, silence=SILENCE)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from coopshm.cluster.relay import KeyId, Stamp
-from tests.cluster.contract.cluster import SHORT, Cluster, Fn, Trials, until
+from tests.cluster.contract.cluster import LONG, SHORT, SILENCE, Cluster, Fn, Trials, until
 from tests.cluster.memory import FnError, MemoryHost
 
 
@@ -144,16 +144,17 @@ class Once(Trials):
             await stuck.called()
             calls = [asyncio.ensure_future(host.cached(b"k", fn)) for host in hosts[1:]]
             await until(lambda: all(host.flight(b"k").held for host in hosts[1:]))
+            others = cluster.links(1, 2)
             if how == "stopped":
                 await cluster.stop(0)
             else:
                 cluster.isolate(0, how)
             assert await asyncio.gather(*calls) == ["second"] * 2
-            assert fn.calls == 1
+            assert cluster.once(fn, others, 1, 2)
             stuck.open.set()
             assert await late == "late"
 
-        self.trial(test)
+        self.trial(test, silence=LONG if how == "stopped" else SILENCE)
 
     def test_without_sidecar_a_host_computes_for_itself_at_once(self) -> None:
         async def test(cluster: Cluster) -> None:
