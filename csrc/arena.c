@@ -40,6 +40,15 @@ void csm_arena_unpin(csm *h, uint32_t *pins, uint32_t first_chunk, uint32_t last
     for (uint32_t chunk = first_chunk; chunk <= last_chunk; chunk++) csm_sub_release(&pins[chunk], 1);
 }
 
+bool csm_arena_is_written(csm *h, uint64_t owner, uint64_t extent) {
+    uint32_t row = csm_owner_row(owner);
+    if (row >= csm_process_rows(h) || csm_extent_end(extent) > h->granules) return false;
+    uint64_t last = csm_chunk_of(h, csm_extent_end(extent) - 1);
+    for (uint64_t chunk = csm_chunk_of(h, csm_extent_first(extent)); chunk <= last; chunk++)
+        if (csm_load_acquire(&h->rows[row].write_pins[chunk])) return true; /* SYNC unpin: what it has written it wrote before */
+    return false;
+}
+
 /* ---- pages ---- */
 
 static int back_range(csm *h, uint64_t first, uint64_t end) {

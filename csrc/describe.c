@@ -276,7 +276,8 @@ uint32_t csm_flights(csm *h, csm_flight_info *out, uint32_t capacity) {
                                .parent_serial = csm_load(&flight->parent) >> 16,
                                .key_bytes = (uint32_t)csm_load(&flight->key_bytes)};
         csm_copy_racy(i->key, flight->key, csm_min(i->key_bytes, CSM_KEY_PREVIEW));
-        uint64_t owner = csm_load(&flight->owner), row = (owner >> 40 & 0xffff) - 1;
+        uint64_t owner = csm_load(&flight->owner);
+        uint32_t row = csm_owner_row(owner);
         i->row = row;
         if (row < csm_process_rows(h) && csm_process_alive(h, owner)) i->role = csm_load(&h->rows[row].role);
         if (i->parent_serial == 0) i->parent_id = 0;

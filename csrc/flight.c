@@ -52,14 +52,22 @@ void csm_flight_free_locked(csm *h, uint32_t f) {
     if (f < csm_load(&h->header->flight_hint)) csm_store(&h->header->flight_hint, f);
 }
 
-/* The flight ends, or gets another owner: the room that was reserved for it is free. But an owner that lives and did not give it up, and is
- * not the caller, is a sidecar that was not seen to run for lease_timeout. It may be in the middle of its copy, and goes on with that
- * before it asks for the lock and learns that its ticket is stale. Where it writes nobody else may: that room is lost until the reset. */
-static void free_room_locked(csm *h, uint64_t generation, struct csm_flight *flight) {
-    uint64_t owner = csm_load(&flight->owner);
+/* Does an owner live that may still write to what it has reserved? One that did not give the flight up is a sidecar that was not seen
+ * to run for lease_timeout: it goes on with its copy before it asks for the lock and learns that its ticket is stale. One that
+ * did is past its copy if it said so itself; but it may be another thread of its process, or a sidecar that is late, that said so of a
+ * flight that was its own before (publish.c). So the pins decide: who copies has them from under the lock until the last byte.
+ * They are of chunks, so another copy of that process may have them; what is lost by that is counted, and rare. */
+static bool may_write_locked(csm *h, struct csm_flight *flight) {
+    uint64_t owner = csm_load(&flight->owner), extent = csm_load(&flight->reserved);
+    if (extent == 0 || !csm_process_alive(h, owner)) return false;
     bool gave_up = csm_load_acquire(&flight->given_up) == csm_load(&flight->serial);
-    bool may_write = csm_load(&flight->reserved) && owner != csm_self(h) && !gave_up && csm_process_alive(h, owner);
-    if (may_write)
+    return !gave_up || csm_arena_is_written(h, owner, extent);
+}
+
+/* The flight ends, or gets another owner: the room that was reserved for it is free. But where somebody may write nobody else does:
+ * that room is lost until the reset. */
+static void free_room_locked(csm *h, uint64_t generation, struct csm_flight *flight) {
+    if (may_write_locked(h, flight))
         csm_arena_strand_locked(h, flight);
     else
         csm_arena_return_locked(h, generation, flight);

@@ -102,7 +102,7 @@ struct csm_flight {
     uint64_t serial;     /* L  0: free. Never the same twice */
     uint64_t owner;      /* L  owner word */
     uint64_t term;       /* L  +1 per takeover */
-    uint64_t given_up;   /* A  by the owner: serial it stopped caring for without having the lock. Only grows */
+    uint64_t given_up;   /* A  by the owner: serial it stopped caring for without having the lock. Its ticket is void. Only grows */
     uint64_t slot;       /* L */
     uint64_t generation; /* L */
     uint64_t hash_lo;    /* L */
@@ -351,6 +351,9 @@ static inline uint64_t csm_run_chunk(uint64_t run) { return run & 0xffff; }
 static inline uint64_t csm_owner(uint32_t row, uint64_t incarnation) {
     return (uint64_t)(row + 1) << 40 | (incarnation & CSM_INCARNATION_MASK);
 }
+
+/* 0, nobody's word, gives a row that cannot be. */
+static inline uint32_t csm_owner_row(uint64_t owner) { return (uint32_t)(owner >> 40 & 0xffff) - 1; }
 
 /* A computation, within its cache: what a node waits for. */
 static inline uint64_t csm_target(uint64_t serial, uint32_t flight) { return serial << 16 | flight; }

@@ -85,15 +85,15 @@ uint32_t csm_process_rows(csm *h) {
 bool csm_process_alive(csm *h, uint64_t owner) {
     owner &= (UINT64_C(1) << CSM_OWNER_BITS) - 1;
     if (owner == csm_self(h) && owner) return true;
-    uint64_t row = (owner >> 40) - 1; /* 0 wraps to a row that cannot be */
+    uint32_t row = csm_owner_row(owner);
     if (row >= h->geo.rows || row >= csm_process_rows(h)) return false;
     if ((csm_load_acquire(&h->rows[row].incarnation) & CSM_INCARNATION_MASK) != (owner & CSM_INCARNATION_MASK))
         return false;
-    return row != csm_row(h) && csm_process_row_held(h, (uint32_t)row);
+    return row != csm_row(h) && csm_process_row_held(h, row);
 }
 
 uint64_t csm_process_pid(csm *h, uint64_t owner) {
-    uint64_t row = ((owner & ((UINT64_C(1) << CSM_OWNER_BITS) - 1)) >> 40) - 1;
+    uint32_t row = csm_owner_row(owner);
     if (row >= csm_process_rows(h)) return 0;
     uint64_t pid = csm_load(&h->rows[row].pid);
     csm_fence_acquire();

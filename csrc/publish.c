@@ -25,7 +25,14 @@
 
 /* Says, without the lock, that nobody works on this flight any more. Serials only grow, and so does the word: when this comes so
  * late that the record serves another flight, it changes nothing. */
-static void give_up(csm *h, const csm_ticket *t) { csm_raise(&h->flights[t->flight].given_up, t->serial); }
+static void give_up(csm *h, const csm_ticket *t) {
+    struct csm_flight *flight = &h->flights[t->flight];
+    /* A sidecar that is late may find that a worker has it by now. One that takes it over between this look and the next line is disowned
+     * while it computes: another one does so as well, and neither writes where the other does (flight.c). */
+    if (csm_load_acquire(&flight->owner) != t->owner) return;
+    CSM_CRASH_POINT("give up: looked");
+    csm_raise(&flight->given_up, t->serial);
+}
 
 /* CSM_OK: the flight is the caller's, and *slot is its slot. */
 static int check_ticket_locked(csm *h, const csm_ticket *t, uint64_t *slot) {
@@ -34,14 +41,17 @@ static int check_ticket_locked(csm *h, const csm_ticket *t, uint64_t *slot) {
     struct csm_flight *flight = &h->flights[t->flight];
     *slot = csm_load(&flight->slot);
     if (csm_load(&h->header->generation) != t->generation || csm_load(&flight->owner) != t->owner ||
-        csm_load(&flight->term) != t->term || !csm_flight_is_live(h, t->generation, t->flight, t->serial) ||
-        *slot >= h->geo.slots) {
+        csm_load(&flight->term) != t->term || !csm_flight_is_live(h, t->generation, t->flight, t->serial) || *slot >= h->geo.slots ||
+        csm_load(&flight->given_up) == t->serial) { /* by another thread: who was to take it over may have freed its room, and died */
         csm_stat_add(h, CSM_STAT_STALE, 1);
-        /* In the same generation: it was taken over after this process gave it up, or the record is damaged. If it still names
-         * this process, nobody may be working on it, and all would wait for ever: so it is given up, whatever serial it bears. Another
-         * thread that does work on it (it took it over) is told that it is stale. */
-        if (csm_load(&h->header->generation) == t->generation && csm_load(&flight->owner) == t->owner)
-            csm_store_release(&flight->given_up, csm_load(&flight->serial));
+        /* In the same generation: it was taken over after this process gave it up, or from a sidecar that was late; or the record is
+         * damaged. If it still names this process, nobody may be working on it, and all would wait for ever: so it is given up, whatever
+         * serial it bears. Another thread that does work on it (it took it over) is told that it is stale. But a later flight of this
+         * process that has the record by now, which both words say, is none of the caller's business. */
+        uint64_t serial = csm_load(&flight->serial);
+        bool later = serial != t->serial && serial == csm_lease_serial(csm_load(&flight->lease));
+        if (csm_load(&h->header->generation) == t->generation && csm_load(&flight->owner) == t->owner && !later)
+            csm_store_release(&flight->given_up, serial);
         return CSM_STALE;
     }
     return CSM_OK;
@@ -168,6 +178,9 @@ static int publish_entry_locked(csm *h, csm_call *call, uint64_t slot, uint64_t 
         copy_entry(h, flight, slot, place, key, key_bytes, pieces, n, bytes);
         CSM_CRASH_POINT("publish: copied");
     }
+    /* Nothing is written there any more, and nobody is to think so when the flight is given up. A reset that reuses the chunk voids the
+     * ticket. */
+    csm_arena_unpin(h, pins, (uint32_t)csm_chunk_of(h, place), (uint32_t)csm_chunk_of(h, csm_extent_end(extent) - 1));
     int locked = CSM_OK;
     while (code == CSM_OK && (locked = lock_for(h, call, &slot)) == CSM_OK) {
         entries = csm_load(&epoch->entries);
@@ -188,7 +201,6 @@ static int publish_entry_locked(csm *h, csm_call *call, uint64_t slot, uint64_t 
         csm_stat_add(h, CSM_STAT_STORED_BYTES, csm_extent_granules(extent) * CSM_GRANULE);
         finish_locked(h, t, wake);
     }
-    csm_arena_unpin(h, pins, (uint32_t)csm_chunk_of(h, place), (uint32_t)csm_chunk_of(h, csm_extent_end(extent) - 1));
     if (locked != CSM_OK) return locked;
     if (code == CSM_OK) return CSM_OK;
     if (code != CSM_FULL_ITEMS && (locked = lock_for(h, call, &slot)) != CSM_OK) return locked;

@@ -395,7 +395,8 @@ int csm_relay_take_asked(csm *h, uint32_t f, uint64_t serial, csm_call *call) {
     int code = csm_lock_within(h, call);
     if (code != CSM_OK) return code;
     uint64_t generation = csm_load(&h->header->generation);
-    bool mine = csm_flight_is_live(h, generation, f, serial) && csm_load(&h->flights[f].owner) == csm_self(h);
+    bool mine = csm_flight_is_live(h, generation, f, serial) && csm_load(&h->flights[f].owner) == csm_self(h) &&
+                csm_load_acquire(&h->flights[f].given_up) != serial;
     code = mine && change(h, f, serial, SEEN | HELD | OFFERED, CSM_LEASE_TAKEN) ? CSM_OWNER : CSM_STALE;
     if (code == CSM_OWNER) call->ticket = csm_flight_ticket_locked(h, generation, f, serial);
     csm_unlock(h);

@@ -96,9 +96,6 @@ proctype worker(byte me)
     byte expected; /* word of the outcome that is to be cleaned */
     bit unstorable; /* what was computed is to become an outcome */
 #endif
-#ifdef RETRY
-    bit retried; /* has published again with a ticket it gave up */
-#endif
 
 end_idle:
     atomic {
@@ -152,9 +149,6 @@ returned:
     atomic {
         calls(0);
         k = 0; g = 0; f = 0; place = 0; value = 0;
-#ifdef RETRY
-        retried = 0;
-#endif
         goto end_idle
     }
 

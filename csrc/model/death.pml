@@ -47,9 +47,6 @@ inline die()
 #ifdef SEMAPHORES
         posted[me] = 0; asleep[me] = 0;
 #endif
-#ifdef RETRY
-        retried = 0;
-#endif
         ticket[me].serial = 0; ticket[me].flight = 0; ticket[me].term = 0; ticket[me].generation = 0;
         k = 0; g = 0; f = 0; place = 0; value = 0; i = 0; c = 0
     }

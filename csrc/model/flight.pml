@@ -36,12 +36,25 @@ inline free_flight(f)
     flight_hint = (f < flight_hint -> f : flight_hint)
 }
 
+/* may_write_locked; csm_arena_is_written */
+#define writes(p, o, c) (word(p) == (o) && write_pin[p] == (c) + 1)
+#if PROCS == 2
+#define is_written_by(o, c) (writes(0, o, c) || writes(1, o, c))
+#else
+#define is_written_by(o, c) (writes(0, o, c) || writes(1, o, c) || writes(2, o, c))
+#endif
+#ifdef BELIEVE_GIVEN_UP
+#define may_write(f) has_owner(f)
+#else
+#define may_write(f) (has_owner(f) || (is_alive(flight[f].owner) && is_written_by(flight[f].owner, flight[f].reserved)))
+#endif
+
 /* free_room_locked */
 inline free_room(f)
 {
 #if defined(RELAY) && !defined(RETURN_FROM_THE_LIVING)
     if
-    :: flight[f].reserved < CHUNKS && flight[f].owner != word(me) && has_owner(f) -> /* csm_arena_strand_locked */
+    :: flight[f].reserved < CHUNKS && may_write(f) -> /* csm_arena_strand_locked */
         now.stranded = now.stranded | (1 << flight[f].reserved);
         point;
         flight[f].reserved = CHUNKS;
@@ -236,13 +249,14 @@ inline raise_given_up()
 #endif
 }
 
-/* check_ticket_locked, of a ticket that is not good: if the record names this process, nobody may be working on it. */
+/* check_ticket_locked, of a ticket that is not good: if the record names this process, nobody may be working on it; but it is none of its
+ * business if the record serves a later flight. */
 inline disown()
 {
     d_step {
         vi = ticket[me].flight;
-        flight[vi].given_up = (ticket[me].generation == generation && flight[vi].owner == word(me) -> flight[vi].serial :
-                               flight[vi].given_up);
+        flight[vi].given_up = (ticket[me].generation == generation && flight[vi].owner == word(me) && flight[vi].serial == ticket[me].serial ->
+                               flight[vi].serial : flight[vi].given_up);
         vi = 0
     }
 }

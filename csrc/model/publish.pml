@@ -101,6 +101,10 @@ pin:
         check_write();
         chunk[place].second = value
     }
+    atomic {
+        step;
+        write_pin[me] = 0
+    }
 #ifdef WAKE_BEFORE_COMMIT
     atomic { step; g = ticket[me].serial }
     wake(g);
@@ -140,14 +144,13 @@ commit:
         unlock()
     }
 #ifdef WAKE_BEFORE_COMMIT
-    goto unpin;
+    goto ended;
 #endif
 wake_waiters:
     wake(g);
-unpin:
+ended:
     atomic {
         step;
-        write_pin[me] = 0;
         g = ticket[me].generation;
         spend()
     }
@@ -170,39 +173,37 @@ last_look:
 stale:
     atomic {
         step;
-        write_pin[me] = 0;
         value = 0; place = 0; f = 0; g = 0;
         spend();
         goto look_up
     }
 
-    /* lock_for could not have the lock: the flight is given up, its ticket not used again, the value returned all the same. RETRY: it
-     * is used again. Another thread of the process has taken the flight over, and is disowned while it copies. */
+    /* lock_for could not have the lock: the flight is given up, its ticket not used again, the value returned all the same. */
 give_up:
+#ifdef RELAY
+    /* A worker may have it by now, if this is a sidecar that is late. */
     atomic {
         step;
-#ifdef RETRY
         if
-        :: retried -> goto given_up
+        :: flight[ticket[me].flight].owner != word(me) ->
+            f = 0;
+            g = ticket[me].generation;
+            spend();
+            goto given_up
         :: else
-        fi;
+        fi
+    }
 #endif
+    atomic {
+        step;
         raise_given_up();
-#ifdef RETRY
-        if
-        :: write_pin[me] != 0 -> retried = 1; goto commit
-        :: true
-        fi;
-given_up:
-        retried = 0;
-#endif
         f = 0;
         g = ticket[me].generation;
         spend()
     }
+given_up:
     atomic {
         step;
-        write_pin[me] = 0;
         place = 0;
         goto last_look
     }

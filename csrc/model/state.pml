@@ -206,8 +206,13 @@ hidden byte vi, vc, vn; /* scratch of steps that cannot be interrupted */
 #define has(k, s) (slot[k].generation == generation && slot[k].state == (s))
 
 /* check_ticket_locked */
+#ifdef ACCEPT_GIVEN_UP
+#define is_up(p) false
+#else
+#define is_up(p) (flight[ticket[p].flight].given_up == ticket[p].serial)
+#endif
 #define is_accepted(p) \
-    (ticket[p].serial != 0 && ticket[p].generation == generation && flight[ticket[p].flight].owner == word(p) && \
+    (ticket[p].serial != 0 && ticket[p].generation == generation && flight[ticket[p].flight].owner == word(p) && !is_up(p) && \
      ticket[p].term == flight[ticket[p].flight].term && is_live(ticket[p].flight, ticket[p].serial, ticket[p].generation))
 #ifdef NO_TICKET_CHECK
 #define ticket_is_good(p) true

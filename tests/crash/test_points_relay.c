@@ -1,6 +1,7 @@
 /* test_points_relay.c: killed, and stopped, in the windows of asking the sidecar and of its answers. See points.h. */
 #include "points.h"
 
+#include "arena.h"
 #include "lease.h"
 
 static const uint64_t LONG_NS = UINT64_C(10000000000), SHORT_NS = 300000000;
@@ -240,6 +241,145 @@ static void before_it_copies_and_who_takes_over_is_killed(void) {
     stranded = 0;
 }
 
+/* ---- a sidecar that goes on late, and cannot have the lock */
+
+static csm *locker, *third;
+static struct check_child late;
+
+static void go_on_without_the_lock(void) {
+    csm_call call;
+    CHECK_EQ(csm_lock_once(locker), CSM_OK);
+    go_to_end(&late); /* it loses patience */
+    csm_unlock(locker);
+    CHECK_EQ(check_claim(third, TARGET, &call), CSM_JOINED); /* who took over from it computes as before */
+    csm_wait_leave(third, &call);
+    CHECK_EQ(obtain(third, OTHER), CSM_OK);
+}
+
+/* It gives up what it had, not what has another owner by now. */
+static void before_it_copies_and_it_gives_up_late(void) {
+    csm *h = segment();
+    csm_call call;
+    locker = check_another(h), third = check_another(h);
+    published = CSM_BUSY;
+    late = at_point(h, "publish: before copy", deliver_value, &call);
+    CHECK_EQ(csm_wait(h, &call, FOR_EVER), CSM_OWNER);
+    armed = "publish: before copy";
+    instead = go_on_without_the_lock;
+    CHECK_EQ(publish_value(h, &call, TARGET), CSM_OK);
+    instead = NULL;
+    CHECK(is_stored(h, OTHER) && is_stored(h, TARGET));
+    csm_leave(locker);
+    csm_leave(third);
+    stranded = room_of_target();
+    check_all_over(h, NULL);
+    stranded = 0;
+}
+
+static void stop_twice(void) {
+    raise(SIGSTOP);
+    armed = "give up: looked";
+    instead = NULL;
+}
+
+static void deliver_value_and_give_up(csm *s, const csm_lease *l) {
+    instead = stop_twice;
+    deliver_value(s, l);
+}
+
+static void be_disowned(void) {
+    go_to_end(&late);
+    CHECK_EQ(obtain(third, TARGET), CSM_OK);
+    CHECK_EQ(obtain(third, OTHER), CSM_OK);
+}
+
+/* Later still: when it had seen that the flight is its own. Who took it over is in the middle of its copy, and goes on. */
+static void before_it_gives_up_what_a_worker_has_by_then(void) {
+    csm *h = segment();
+    csm_call call;
+    locker = check_another(h), third = check_another(h);
+    published = CSM_BUSY;
+    late = at_point(h, "publish: before copy", deliver_value_and_give_up, &call);
+    CHECK_EQ(csm_lock_once(locker), CSM_OK);
+    go_on(&late);
+    csm_unlock(locker);
+    CHECK_EQ(csm_wait(h, &call, FOR_EVER), CSM_OWNER);
+    armed = "publish: before copy";
+    instead = be_disowned;
+    CHECK_EQ(publish_value(h, &call, TARGET), CSM_STALE);
+    instead = NULL;
+    CHECK(is_stored(h, OTHER) && is_stored(h, TARGET));
+    csm_leave(locker);
+    csm_leave(third);
+    stranded = 2 * room_of_target();
+    check_all_over(h, NULL);
+    stranded = 0;
+}
+
+/* ---- two threads of a sidecar: a flight that was taken over from the one, and came back to the other, is disowned by the first, late */
+
+static csm *sidecar;
+static csm_call first;
+
+static void disown(void) { CHECK_EQ(publish_value(sidecar, &first, TARGET), CSM_STALE); }
+
+/* Comes back with the flight of TARGET in the second thread's hands. */
+static csm *two_threads(csm_call *second) {
+    csm *h = segment(), *dead = check_another(h);
+    csm_call call;
+    sidecar = be_sidecar(h, LONG_NS);
+    first = *second = (csm_call){.stalled_ns = 0};
+    CHECK_EQ(csm_relay_take(sidecar, 1, TARGET, strlen(TARGET), &first), CSM_OWNER);
+    csm_store(&h->header->sidecar_seen_ns, csm_now_ns() - 2 * LONG_NS);
+    CHECK_EQ(check_claim(dead, TARGET, &call), CSM_OWNER);
+    csm_leave(dead);
+    CHECK_EQ(csm_relay_take(sidecar, 1, TARGET, strlen(TARGET), second), CSM_OWNER);
+    return h;
+}
+
+static void disown_and_store_others(void) {
+    disown();
+    CHECK_EQ(obtain(third, TARGET), CSM_OK);
+    CHECK_EQ(obtain(third, OTHER), CSM_OK);
+}
+
+static void disowned_before_it_copies(void) {
+    csm_call second;
+    csm *h = two_threads(&second);
+    third = check_another(h);
+    armed = "publish: before copy";
+    instead = disown_and_store_others;
+    CHECK_EQ(publish_value(sidecar, &second, TARGET), CSM_STALE);
+    instead = NULL;
+    CHECK(is_stored(h, TARGET) && is_stored(h, OTHER));
+    csm_leave(third);
+    stranded = room_of_target();
+    check_all_over(h, sidecar);
+    stranded = 0;
+}
+
+/* Who takes it over has freed the room, and is killed before it is the owner. Then the room may be anybody's. */
+static void disown_and_free_room(void) {
+    disown();
+    CHECK_EQ(csm_lock_once(third), CSM_OK);
+    csm_arena_return_locked(third, 1, &third->flights[0]);
+    csm_leave(third);
+}
+
+static void disowned_after_the_copy(void) {
+    csm_call second;
+    csm *h = two_threads(&second);
+    third = check_another(h);
+    armed = "publish: copied";
+    instead = disown_and_free_room;
+    CHECK_EQ(publish_value(sidecar, &second, TARGET), CSM_STALE);
+    instead = NULL;
+    check_sound(h);
+    CHECK_EQ(obtain(h, OTHER), CSM_OK);
+    CHECK_EQ(obtain(h, TARGET), CSM_OK);
+    check_all_over(h, sidecar);
+}
+
 static void in_the_middle_of_a_value(void) { in_the_middle_of("publish: copied", deliver_value, room_of_target()); }
 static void in_the_middle_of_an_outcome(void) { in_the_middle_of("outcome: begun", deliver_outcome, 0); }
 
@@ -269,5 +409,5 @@ static void between_a_grant_and_the_wake_up(void) {
 
 CHECK_MAIN(CHECK_TEST(between_asking_and_queueing), CHECK_TEST(between_queueing_and_ringing),
            CHECK_TEST(in_the_middle_of_taking_over_what_was_granted), CHECK_TEST(while_it_opens), CHECK_TEST(before_it_copies),
-           CHECK_TEST(before_it_copies_and_who_takes_over_is_killed), CHECK_TEST(in_the_middle_of_a_value),
+           CHECK_TEST(before_it_copies_and_who_takes_over_is_killed), CHECK_TEST(before_it_copies_and_it_gives_up_late), CHECK_TEST(before_it_gives_up_what_a_worker_has_by_then), CHECK_TEST(disowned_before_it_copies), CHECK_TEST(disowned_after_the_copy), CHECK_TEST(in_the_middle_of_a_value),
            CHECK_TEST(in_the_middle_of_an_outcome), CHECK_TEST(between_a_grant_and_the_wake_up))

@@ -293,6 +293,11 @@ static void a_given_up_flight_is_taken_over(void) {
         let_go(&holder);
         CHECK_EQ(csm_wait(by[i], &waiter, LONG_NS), CSM_OWNER); /* though its owner lives */
         CHECK_EQ(check_publish(a, &late, key, "old", 3), CSM_STALE);
+        if (by[i] == a) { /* whose flight it is by its words: so it may be damaged, and is given up once more */
+            CHECK_EQ(check_publish(a, &waiter, key, "v", 1), CSM_STALE);
+            CHECK_EQ(check_claim(b, key, &waiter), CSM_OWNER);
+            by[i] = b;
+        }
         CHECK_EQ(check_publish(by[i], &waiter, key, "v", 1), CSM_OK);
         CHECK(csm_find(a, key, strlen(key)) > 0);
         check_sound(a);

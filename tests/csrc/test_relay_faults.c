@@ -108,6 +108,24 @@ static void a_sidecar_that_does_not_look_is_nobodys_owner(void) {
     check_sound(h);
 }
 
+/* What it had was taken over and has ended, and the record serves another flight of its own, about which it was asked since. */
+static void a_late_ticket_ends_no_later_flight_of_its_process(void) {
+    csm *h = check_segment(&CHECK_SMALL), *s = relay_sidecar(h, RELAY_LONG_NS);
+    csm_call late = {.stalled_ns = 0}, call;
+    CHECK_EQ(csm_relay_take(s, 1, "k", 1, &late), CSM_OWNER);
+    relay_hangs(h);
+    CHECK_EQ(check_claim(h, "k", &call), CSM_OWNER);
+    CHECK_EQ(csm_abandon(h, &call), CSM_OK);
+    relay_quiet(s);
+    csm_lease lease = relay_ask(h, s, "l", &call);
+    CHECK_EQ(lease.flight, late.ticket.flight);
+    CHECK_EQ(check_publish(s, &late, "k", "v", 1), CSM_STALE);
+    CHECK_EQ(csm_wait(h, &call, 0), CSM_TIMEOUT); /* it has not been answered, nor given up */
+    CHECK_EQ(relay_deliver_outcome(s, &lease, CSM_UNCACHED, "v", 1), CSM_NOT_STORED);
+    CHECK_EQ(csm_wait(h, &call, RELAY_LONG_NS), CSM_OUTCOME);
+    check_sound(h);
+}
+
 /* The same by the clock. */
 static void who_sleeps_is_not_kept_longer_either(void) {
     const uint64_t timeout_ns = 200000000;
@@ -257,7 +275,9 @@ static void to_follow_a_dead_sidecar_is_no_theft_of_a_lock(void) {
 
 CHECK_MAIN(CHECK_TEST(nobody_waits_longer_than_lease_timeout_for_an_answer), CHECK_TEST(but_for_a_computation_under_way_elsewhere),
            CHECK_TEST(who_waits_no_longer_computes_unless_somebody_does), CHECK_TEST(to_take_over_from_the_sidecar_is_told_as_nobodys_death),
-           CHECK_TEST(a_sidecar_that_does_not_look_is_nobodys_owner), CHECK_TEST(who_sleeps_is_not_kept_longer_either),
+           CHECK_TEST(a_sidecar_that_does_not_look_is_nobodys_owner),
+           CHECK_TEST(a_late_ticket_ends_no_later_flight_of_its_process),
+           CHECK_TEST(who_sleeps_is_not_kept_longer_either),
            CHECK_TEST(a_dead_sidecar_is_a_dead_owner), CHECK_TEST(a_sidecar_that_closes_leaves_nobody_waiting),
            CHECK_TEST(a_destroyed_segment_is_gone_for_the_sidecar), CHECK_TEST(what_could_not_be_published_is_taken_again),
            CHECK_TEST(a_look_does_not_wait_for_the_lock), CHECK_TEST(to_follow_a_dead_sidecar_is_no_theft_of_a_lock))
