@@ -56,7 +56,7 @@ bool csm_lease_was_let_go(csm *h, uint32_t f) {
 
 bool csm_lease_is_hung(csm *h, uint32_t f) {
     enum csm_lease_state state = state_of(h, f);
-    return state != CSM_LEASE_NONE && state != CSM_LEASE_GRANTED && hangs(h);
+    return state != CSM_LEASE_NONE && state != CSM_LEASE_GRANTED && csm_load(&h->flights[f].owner) != csm_self(h) && hangs(h);
 }
 
 bool csm_lease_take_over_locked(csm *h, uint32_t f, uint64_t serial) {

@@ -70,7 +70,7 @@ bool csm_lease_was_let_go(csm *h, uint32_t f);
 /* Was the cluster asked, and has not answered? */
 bool csm_lease_is_unanswered(csm *h, uint32_t f);
 
-/* Is `f` a sidecar's that does not run? */
+/* Is `f` a sidecar's that does not run? To itself it does: another thread of it may be late with its looks. */
 bool csm_lease_is_hung(csm *h, uint32_t f);
 
 /* The flight `f`, `serial` has a worker as its owner from now on. Returns whether it was a sidecar's. */

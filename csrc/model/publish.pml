@@ -13,7 +13,7 @@ publish:
 #else
         reserve(f);
 #endif
-#if CRASHES > 0 || STOPS > 0
+#if CRASHES > 0 || STOPS > 0 || LATE > 0
         if
         :: c == CHUNKS -> /* reap_now_and_then_locked: the room of the dead */
             reap();

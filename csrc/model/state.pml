@@ -189,7 +189,11 @@ hidden byte vi, vc, vn; /* scratch of steps that cannot be interrupted */
 #define may_take_over(f) \
     (!has_owner(f) || flight[f].lease == OFFERED || flight[f].lease == ASKED || flight[f].lease == SEEN || \
      (is_sidecars(f) && sidecar_hangs))
+#ifdef REAP_OWN
 #define may_be_lost(f) (!has_owner(f) || (is_sidecars(f) && sidecar_hangs))
+#else
+#define may_be_lost(f) (!has_owner(f) || (is_sidecars(f) && sidecar_hangs && flight[f].owner != word(me)))
+#endif
 #define may_answer(f) (flight[f].lease == SEEN || flight[f].lease == HELD || flight[f].lease == OFFERED)
 #if LATE > 0
 #define may_ask (sidecar_is_open && alive[PROCS - 1] && !late)
