@@ -179,8 +179,9 @@ static int publish_entry_locked(csm *h, csm_call *call, uint64_t slot, uint64_t 
         CSM_CRASH_POINT("publish: copied");
     }
     /* Nothing is written there any more, and nobody is to think so when the flight is given up. A reset that reuses the chunk voids the
-     * ticket. */
-    csm_arena_unpin(h, pins, (uint32_t)csm_chunk_of(h, place), (uint32_t)csm_chunk_of(h, csm_extent_end(extent) - 1));
+     * ticket. Somebody closed the descriptor: the pins are those of the row's next owner. */
+    if (csm_load(&h->mine)->write_pins == pins)
+        csm_arena_unpin(h, pins, (uint32_t)csm_chunk_of(h, place), (uint32_t)csm_chunk_of(h, csm_extent_end(extent) - 1));
     int locked = CSM_OK;
     while (code == CSM_OK && (locked = lock_for(h, call, &slot)) == CSM_OK) {
         entries = csm_load(&epoch->entries);

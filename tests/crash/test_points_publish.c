@@ -266,9 +266,37 @@ static void between_an_outcome_and_the_end_of_its_flight(void) {
     check_survived(h, 1);
 }
 
+/* ---- somebody closes the descriptor meanwhile: the row is another process's when the copy is done */
+
+static csm *careless, *heir;
+
+static void lose_the_row(void) {
+    uint32_t row = csm_row(careless);
+    CHECK_EQ(close(csm_descriptor(careless)), 0);
+    CHECK_EQ(csm_linked(careless), 0);
+    heir = check_another(heir);
+    CHECK_EQ(csm_row(heir), row);
+}
+
+static void who_has_lost_its_row_leaves_the_pins_of_the_next_owner(void) {
+    csm *h = segment();
+    careless = check_another(h);
+    heir = h;
+    csm_call call;
+    CHECK_EQ(check_claim(careless, TARGET, &call), CSM_OWNER);
+    armed = "publish: copied";
+    instead = lose_the_row;
+    CHECK_EQ(check_publish(careless, &call, TARGET, value_of(1), BYTES), CSM_FORKED);
+    instead = NULL;
+    for (uint32_t i = 0; i < CSM_MAX_CHUNKS; i++) CHECK_EQ(csm_load(&heir->mine->write_pins[i]), 0);
+    csm_leave(heir);
+    check_survived(h, 1);
+}
+
 CHECK_MAIN(CHECK_TEST(in_a_claim_before_the_slot_says_so), CHECK_TEST(between_reserve_and_unlock),
            CHECK_TEST(between_reserve_and_copy), CHECK_TEST(between_copy_and_commit),
            CHECK_TEST(between_the_commit_and_its_counting), CHECK_TEST(between_unlock_and_the_wake_ups),
            CHECK_TEST(between_two_wake_ups), CHECK_TEST(between_the_store_and_the_wake_of_a_post),
            CHECK_TEST(a_waiter_in_its_sleep), CHECK_TEST(while_an_outcome_is_written),
-           CHECK_TEST(between_an_outcome_and_the_end_of_its_flight))
+           CHECK_TEST(between_an_outcome_and_the_end_of_its_flight),
+           CHECK_TEST(who_has_lost_its_row_leaves_the_pins_of_the_next_owner))
