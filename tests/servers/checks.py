@@ -159,15 +159,15 @@ def _replace(server: Server, begin: Callable[[], None], loads_code: bool) -> Non
         site = server.site
         both = [*paths("pages"), *paths("kept")]
         with load(server.port, both) as seen:
-            until(lambda: seen.answered(both))
+            until(lambda: seen.answered(both), seen.tell)
             old = server.met
             site.deploy(2)
             begin()
-            until(lambda: server.processes().isdisjoint(old))
+            until(lambda: server.processes().isdisjoint(old), lambda: f"{old} of {server.processes()}; {seen.tell()}")
             turned = server.get("/pid")  # what is sent from here on is answered by a new worker
-            until(lambda: seen.answered(both, turned))
+            until(lambda: seen.answered(both, turned), seen.tell)
             done = server.post("/reset/pages")
-            until(lambda: seen.answered(both, done))
+            until(lambda: seen.answered(both, done), seen.tell)
         assert lost(server, seen.replies) == []
         later = [reply for reply in seen.since(turned) if reply.good]
         assert {reply.body["code"] for reply in later} == {2 if loads_code else 1}

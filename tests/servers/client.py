@@ -100,6 +100,12 @@ class Load:
         found = {f"/value/{reply.body['cache']}/{reply.body['key']}" for reply in replies if reply.good}
         return found >= set(paths)
 
+    def tell(self) -> str:
+        """What has come so far, for people."""
+        replies = list(self.replies)
+        bad = [reply for reply in replies if not reply.good]
+        return f"{len(replies)} replies, {len(bad)} bad; last {replies[-1:]}, bad {bad[:3]}"
+
 
 @contextmanager
 def load(port: int, paths: Sequence[str], clients: int = 4) -> Iterator[Load]:

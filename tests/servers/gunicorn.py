@@ -39,7 +39,7 @@ class Gunicorn(Server):
 
     def find_port(self) -> None:
         if self._binds_itself:
-            until(lambda: "Listening at: " in self.log(), self.log)
+            until(lambda: "Listening at: " in self.log(), self.tail)
             self.port = int(self.log().partition("Listening at: http://127.0.0.1:")[2].split()[0])
 
     def upgradable(self) -> list[str]:
@@ -50,9 +50,9 @@ class Gunicorn(Server):
         imports = len(self.site.records("imports"))
         self.signal(signal.SIGUSR2)
         pid = self.site.directory / "pid.2"
-        until(lambda: pid.exists() and pid.read_text(), self.log)
+        until(lambda: pid.exists() and pid.read_text(), self.tail)
         new = int(pid.read_text())
-        until(lambda: len(self.site.records("imports")) > imports, self.log)
+        until(lambda: len(self.site.records("imports")) > imports, self.tail)
         self.signal(signal.SIGTERM)
         self.master = new
 
@@ -60,7 +60,7 @@ class Gunicorn(Server):
         return ["--timeout", "2"]
 
     def wait_for_impatience(self, pid: int) -> None:
-        until(lambda: f"WORKER TIMEOUT (pid:{pid})" in self.log(), self.log)
+        until(lambda: f"WORKER TIMEOUT (pid:{pid})" in self.log(), self.tail)
 
 
 class Gthread(Gunicorn):

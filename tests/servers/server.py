@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,9 @@ from types import TracebackType
 from tests.procs import until
 from tests.servers.client import Crowd, Reply, ask
 from tests.servers.site import LIFETIMES, Site
+
+#: Lines of a server's log that a failing test shows.
+_SHOWN = 40
 
 
 def members(session: int) -> set[int]:
@@ -136,6 +140,7 @@ class Server:
             self.wait_for_workers()
         except BaseException:
             self._end()
+            self._show("it did not begin to serve")
             raise
         return self
 
@@ -144,6 +149,8 @@ class Server:
     ) -> None:
         if kind is not None:
             self._end()
+            *_, last = traceback.extract_tb(trace)
+            self._show(f"{kind.__name__} at {last.filename}:{last.lineno}: {error}")
             return
         try:
             if not self._crashed:
@@ -154,7 +161,7 @@ class Server:
     def wait_for_workers(self) -> None:
         """Return once each worker has served a request. (One that boots may lose a signal: gunicorn's do.)"""
         seen: set[int] = set()
-        until(lambda: self._meet(seen) >= self.workers, self.log)
+        until(lambda: self._meet(seen) >= self.workers, self.tail)
         self.met = seen
 
     def crash(self) -> None:
@@ -166,10 +173,10 @@ class Server:
     def stop(self) -> None:
         """Stop as a user does, and find nothing left behind."""
         self.terminate()
-        until(lambda: self.master not in self.processes(), self.log)
+        until(lambda: self.master not in self.processes(), self.tail)
         until(lambda: not self.processes(), lambda: f"left behind: {self.processes()}")
         status = self._process.wait()
-        sys.stderr.write(self.log())
+        self._show(f"the server ended with status {status}")
         assert status in (0, -signal.SIGTERM), f"the server ended with status {status}"
         self.check_memory()
 
@@ -200,6 +207,11 @@ class Server:
         """What it has written so far."""
         return self._log().read_text(errors="replace")
 
+    def tail(self) -> str:
+        """The end of it, for people. Without the requests: the application keeps records of them."""
+        lines = [line for line in self.log().splitlines() if "HTTP/1.1" not in line]
+        return "\n".join([f"the server wrote {len(lines)} lines beside requests; the last ones are", *lines[-_SHOWN:]])
+
     # ---- how
 
     def _log(self) -> Path:
@@ -212,12 +224,15 @@ class Server:
         return len(seen)
 
     def _end(self) -> None:
-        """Nothing of it goes on. What it wrote is shown with a failing test."""
+        """Nothing of it goes on."""
         if self._process.returncode is not None:
             return
         until(self._is_dead)
         self._process.wait()  # not before: as long as it is a zombie, nobody else can get the session's number
-        sys.stderr.write(self.log())
+
+    def _show(self, outcome: str) -> None:
+        """With a failing test. What matters comes last: of a long output the end is what is seen first, or kept."""
+        sys.stderr.write(f"{self.tail()}\n\n{outcome}\n")
 
     def _is_dead(self) -> bool:
         """Kill whatever lives, what has been forked since the last look as well. Returns whether there was nothing."""

@@ -49,7 +49,7 @@ class Framework(Server):
 
     def wait_for_workers(self) -> None:
         seen: set[int] = set()
-        until(lambda: self._see(seen) >= self.workers, self.log)
+        until(lambda: self._see(seen) >= self.workers, self.tail)
 
     def _see(self, seen: set[int]) -> int:
         crowd = Crowd(self.port)
@@ -175,7 +175,7 @@ def crowd_that_waits(server: Framework, path: str) -> Crowd:
     crowd = Crowd(server.port)
     crowd.ask(path, CLIENTS)
     while True:
-        until(lambda: server.site.observe("products").flights == 1, server.log)
+        until(lambda: server.site.observe("products").flights == 1, server.tail)
         if server.site.observe("products").waiters:
             return crowd
         crowd.ask(path)

@@ -31,8 +31,8 @@ class Logging(Gunicorn):
 def test_what_coopshm_has_to_say_goes_where_gunicorn_logs(site: Site) -> None:
     with Logging(site) as server:
         assert server.get("/value/kept/key").good
-        until(lambda: f"/dev/shm/coopshm:{site.namespace}:pages): created" in server.log(), server.log)
-        until(lambda: f"/dev/shm/coopshm:{site.namespace}:kept): created" in server.log(), server.log)
+        until(lambda: f"/dev/shm/coopshm:{site.namespace}:pages): created" in server.log(), server.tail)
+        until(lambda: f"/dev/shm/coopshm:{site.namespace}:kept): created" in server.log(), server.tail)
 
 
 def test_without_that_it_is_quiet(site: Site) -> None:

@@ -171,7 +171,7 @@ def test_workers_that_cheaper_ends_leave_the_values_and_nothing_else(site: Site)
         checks.recruit(server, crowd, "held", workers=server.workers)
         held.release()
         assert checks.failed(crowd.replies()) == []
-        until(lambda: len(server.processes()) == 2, server.log)
+        until(lambda: len(server.processes()) == 2, server.tail)
         assert server.get("/value/pages/held").body["by"] == held.pid
         stats = site.observe()
         assert (stats.processes, stats.flights, stats.waiters, stats.computations) == (2, 0, 0, 1)

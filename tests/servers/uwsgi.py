@@ -58,13 +58,13 @@ class Uwsgi(Server):
             self.signal(signal.SIGTERM)
             return self.log().count(_HEARD) > heard or self.master not in self.processes()
 
-        until(tell, self.log)
+        until(tell, self.tail)
 
     def impatience(self) -> list[str]:
         return ["--harakiri", "2"]
 
     def wait_for_impatience(self, pid: int) -> None:
-        until(lambda: f"(pid: {pid}, try: 1," in self.log(), self.log)
+        until(lambda: f"(pid: {pid}, try: 1," in self.log(), self.tail)
 
     def reload(self) -> None:
         if self.touched is None:
@@ -101,4 +101,4 @@ class Cheaper(Uwsgi):
     """A single worker, and more of them while it is busy."""
 
     def wait_for_workers(self) -> None:
-        until(lambda: self.get("/pid").good, self.log)
+        until(lambda: self.get("/pid").good, self.tail)
