@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -15,8 +14,8 @@ from tests.servers.site import EXAMPLES, Site
 
 PROGRAM = Path(sys.executable).with_name("uwsgi")  # one that was built for another Python could not import anything
 
-#: What the master writes when it is told to stop.
-_HEARD = "SIGINT/SIGTERM received"
+#: What the master writes when it begins, and when it has come to its loop.
+_BEGINS, _HEARS = "*** Starting uWSGI", "the master hears"
 
 
 class Uwsgi(Server):
@@ -28,7 +27,7 @@ class Uwsgi(Server):
     reload_keeps_cache = False
 
     def __init__(self, site: Site, arguments: Sequence[str] = ()) -> None:
-        super().__init__(site, arguments)
+        super().__init__(site, [*arguments, "--hook-master-start", f"print:{_HEARS}"])
         shop = site.directory / "shop"  # what the file calls the application
         shop.mkdir(exist_ok=True)
         (shop / "wsgi.py").write_text("from tests.servers.app.wsgi import application\n")
@@ -50,15 +49,13 @@ class Uwsgi(Server):
             *("--forkbomb-delay", "0", "--worker-reload-mercy", "5"),
         ]
 
-    def terminate(self) -> None:
-        """Until it is heard: workers serve before the master has handlers, and a signal that comes earlier is lost."""
-        heard = self.log().count(_HEARD)
+    def wait_for_workers(self) -> None:
+        super().wait_for_workers()
+        self.wait_for_master()
 
-        def tell() -> bool:
-            self.signal(signal.SIGTERM)
-            return self.log().count(_HEARD) > heard or self.master not in self.processes()
-
-        until(tell, self.tail)
+    def wait_for_master(self) -> None:
+        """Workers serve before the master has handlers: until then a signal is lost on it, and so is a touch."""
+        until(lambda: _HEARS in self.log().rpartition(_BEGINS)[2], self.tail)
 
     def impatience(self) -> list[str]:
         return ["--harakiri", "2"]
@@ -102,3 +99,4 @@ class Cheaper(Uwsgi):
 
     def wait_for_workers(self) -> None:
         until(lambda: self.get("/pid").good, self.tail)
+        self.wait_for_master()
