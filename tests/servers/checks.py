@@ -136,7 +136,7 @@ def recycle(make: Make) -> None:
         cache = "pages" if server.recycling_keeps_cache else "kept"
         with load(server.port, paths(cache)) as seen:
             until(lambda: len({reply.body["served"] for reply in seen.replies if reply.good}) >= 2 * server.workers)
-        assert lost(server, seen.replies) == []
+        assert lost(server, seen.replies, server.recycling_drops) == []
         assert set(server.site.computations(*KEYS, cache=cache).values()) == {1}
         server.crash()  # a worker that is being replaced may not hear that it is to stop: not gunicorn's, nor uWSGI's
 
@@ -168,7 +168,9 @@ def _replace(server: Server, begin: Callable[[], None], loads_code: bool) -> Non
             until(lambda: seen.answered(both, turned), seen.tell)
             done = server.post("/reset/pages")
             until(lambda: seen.answered(both, done), seen.tell)
-        assert lost(server, seen.replies) == []
+        assert failed([turned, done]) == []
+        assert lost(server, seen.replies, server.reload_drops * len(old)) == []
+        assert failed(seen.since(turned)) == [], "no worker ends any more"
         later = [reply for reply in seen.since(turned) if reply.good]
         assert {reply.body["code"] for reply in later} == {2 if loads_code else 1}
         assert {reply.body["served"] for reply in later}.isdisjoint(old)
@@ -206,12 +208,11 @@ def failed(replies: list[Reply]) -> list[Reply]:
     return [reply for reply in replies if not reply.good]
 
 
-def lost(server: Server, replies: list[Reply]) -> list[Reply]:
-    """Requests that failed; but not those that a server which does so dropped before the application saw them."""
-    if not server.drops_unread:
-        return failed(replies)
+def lost(server: Server, replies: list[Reply], drops: float) -> list[Reply]:
+    """Requests that failed. But if no more than `drops` were dropped before the application saw them, not those."""
     begun = {one["request"] for one in server.site.records("asks")}
-    return [reply for reply in failed(replies) if reply.status or reply.request in begun]
+    dropped = [reply for reply in failed(replies) if not reply.status and reply.request not in begun]
+    return [reply for reply in failed(replies) if len(dropped) > drops or reply not in dropped]
 
 
 def recruit(server: Server, crowd: Crowd, key: str, workers: int = 2, cache: str = "pages") -> None:

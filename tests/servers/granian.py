@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import sys
 
@@ -13,7 +14,7 @@ class Granian(Server):
     """With threads, for WSGI."""
 
     interface = "wsgi"
-    drops_unread = True  # what is in the queue of a worker's own socket, too
+    recycling_drops = reload_drops = math.inf  # what is in the queue of a worker's own socket, too
 
     def bind(self) -> socket.socket:
         """granian takes no socket, and each worker has its own on the one port: this one keeps the port for them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import socket
 import sys
@@ -74,4 +75,4 @@ class Gevent(Gunicorn):
 class Uvicorn(Gunicorn):
     config = "uvicorn.py"
     application = "tests.servers.app.asgi:application"
-    drops_unread = True
+    recycling_drops = reload_drops = math.inf

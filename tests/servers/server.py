@@ -62,8 +62,10 @@ class Server:
     #: cold at times, unless `lifetime = "host"`), and while they are reloaded.
     recycling_keeps_cache = True
     reload_keeps_cache = True
-    #: Whether a worker that ends drops connections that it has accepted but not read from.
-    drops_unread = False
+    #: How many connections that it has accepted but not read from a worker may drop when it ends: one that comes to its
+    #: end by itself, after some requests, and one that is told to end, in a reload or an upgrade.
+    recycling_drops: float = 0
+    reload_drops: float = 0
 
     def __init__(self, site: Site, arguments: Sequence[str] = ()) -> None:
         """`arguments` are added to the command."""

@@ -111,7 +111,6 @@ class Django(_Gunicorn):
 
 class _Uvicorn(Framework):
     application = ""
-    drops_unread = True
 
     def command(self, listener: socket.socket) -> list[str]:
         return [

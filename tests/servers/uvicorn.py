@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import sys
 
@@ -10,7 +11,7 @@ from tests.servers.site import EXAMPLES
 
 
 class Uvicorn(Server):
-    drops_unread = True
+    recycling_drops = reload_drops = math.inf
     # Its master runs no code of the user's, and replaces a worker after that has ended: all may be gone at one time.
     recycling_keeps_cache = False
 

@@ -28,6 +28,8 @@ class Uwsgi(Server):
 
     def __init__(self, site: Site, arguments: Sequence[str] = ()) -> None:
         super().__init__(site, [*arguments, "--hook-master-start", f"print:{_HEARS}"])
+        if not {"--threads", "--gevent"}.intersection(arguments):
+            self.reload_drops = 1  # see test_uwsgi_reload.py
         shop = site.directory / "shop"  # what the file calls the application
         shop.mkdir(exist_ok=True)
         (shop / "wsgi.py").write_text("from tests.servers.app.wsgi import application\n")
