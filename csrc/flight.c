@@ -52,11 +52,13 @@ void csm_flight_free_locked(csm *h, uint32_t f) {
     if (f < csm_load(&h->header->flight_hint)) csm_store(&h->header->flight_hint, f);
 }
 
-/* Does an owner live that may still write to what it has reserved? One that did not give the flight up is a sidecar that was not seen
- * to run for lease_timeout: it goes on with its copy before it asks for the lock and learns that its ticket is stale. One that
- * did is past its copy if it said so itself; but it may be another thread of its process, or a sidecar that is late, that said so of a
- * flight that was its own before (publish.c). So the pins decide: who copies has them from under the lock until the last byte.
- * They are of chunks, so another copy of that process may have them; what is lost by that is counted, and rare. */
+/* Does an owner live that may still write to what it has reserved, or store it? One that did not give the flight up is a sidecar that was
+ * not seen to run for lease_timeout: it goes on with its copy before it asks for the lock and learns that its ticket is stale. Also
+ * past its copy the room must stay its own: should the caller be killed before it is the owner, that ticket is still good.
+ * One that did give it up is past its copy if it said so itself, and its ticket is void; but it may be another thread of its process, or
+ * a sidecar that is late, that said so of a flight that was its own before (publish.c). So the pins decide: who copies has them from
+ * under the lock until the last byte. They are of chunks, so another copy of that process may have them; what is lost by that is
+ * counted, and rare. */
 static bool may_write_locked(csm *h, struct csm_flight *flight) {
     uint64_t owner = csm_load(&flight->owner), extent = csm_load(&flight->reserved);
     if (extent == 0 || !csm_process_alive(h, owner)) return false;
