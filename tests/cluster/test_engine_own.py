@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coopshm.cluster.engine import EngineRelay
+from coopshm.cluster.engine import EngineRelay, reading
 from coopshm.cluster.engine.scripts import LEASE, WRITE
 from coopshm.cluster.relay import Delivered, Entry, Stamp
 from tests.cluster.contract import LONG, Fn, until
@@ -273,6 +273,64 @@ def test_what_was_on_its_way_when_the_engine_was_lost_comes_when_it_is_back(
         cluster.isolate(1, "")
         await until(lambda: b"k" in hosts[1].stored())
         assert counter(hosts[1], "gaps") == 0
+
+    trial(server, test, "all")
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried again after a pause is so at once."""
+    monkeypatch.setattr(reading, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(reading, "AGAIN_SECONDS_MAX", 0.05)
+
+
+def received(host: MemoryHost) -> int:
+    return counter(host, "entries_received")
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("how", ["as the log tells", "with all there is"])
+def test_what_the_host_could_not_take_is_taken_later(server: RedisServer, how: str) -> None:
+    """Its lock was not to be had, say. The log has told of it, and will not again."""
+
+    async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
+        await hosts[0].cached(b"before", Fn("before"))
+        await until(lambda: b"before" in hosts[1].stored())
+        if how == "with all there is":
+            await cluster.stop(1)
+        else:
+            hosts[1].locked = True
+        before = received(hosts[1]) if hosts[1].relay is not None else 0
+        keys = {b"key %d" % number for number in range(5)}
+        for key in keys:
+            await hosts[0].cached(key, Fn("value"))
+        if how == "with all there is":
+            hosts[1].locked = True
+            await cluster.start(1)
+        await until(lambda: received(hosts[1]) >= before + 5 + 5)  # and has been tried once more
+        assert hosts[1].stored() == {b"before"}
+        await hosts[0].cached(b"later", Fn("later"))
+        hosts[1].locked = False
+        await until(lambda: hosts[1].stored() == {b"before", b"later", *keys})
+
+    trial(server, test, "all")
+
+
+@pytest.mark.usefixtures("soon")
+def test_what_a_worker_was_computing_as_it_came_comes_when_nothing_has_come_of_that(server: RedisServer) -> None:
+    async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
+        failing = Fn(FnError("not here"), opened=False)
+        relay, hosts[1].relay = hosts[1].relay, None  # as after lease_timeout
+        call = asyncio.ensure_future(hosts[1].cached(b"k", failing))
+        await failing.called()
+        hosts[1].relay = relay
+        assert await hosts[0].cached(b"k", Fn("value")) == "value"
+        await until(lambda: received(hosts[1]) == 1)
+        failing.open.set()
+        with pytest.raises(FnError):
+            await call
+        await until(lambda: b"k" in hosts[1].stored())
+        assert await hosts[1].cached(b"k", Fn("another")) == "value"
 
     trial(server, test, "all")
 

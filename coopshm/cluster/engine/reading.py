@@ -11,7 +11,8 @@ after those shows it, and so does the head with each sign of life (standing.py).
 anew: the engine has lost entries. The chain is of authentic messages; what else is in the log breaks nothing.
 
 With "all", entries are taken as the log says that they are there; with "on_demand", those that workers wait for. The
-latter do not wait behind the former: they are asked for by wishes.py.
+latter do not wait behind the former: they are asked for by wishes.py. What the host cannot take (its lock's holder is
+stopped; a worker is computing it, and may come to nothing) is taken later, less and less often.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from collections.abc import Callable, Coroutine
 import msgspec
 
 from ..relay import Delivered, KeyId
-from ..waits import end
+from ..waits import end, wait_some
 from .connection import BULK, FullError, LostError
 from .context import Context, Current
 from .fetching import open_entry
@@ -46,6 +47,10 @@ NOTED_MAX = 65_536
 #: Entries of one step through all of them: the first, and the most. Steps are made so long that they bring FETCH_BYTES.
 SCAN_FIRST = 16
 SCAN_MAX = 1024
+
+#: Seconds after which what the host could not take is tried again: the first time, and at most.
+AGAIN_SECONDS = 1.0
+AGAIN_SECONDS_MAX = 30.0
 
 
 class Reading:
@@ -71,6 +76,8 @@ class Reading:
         self._tail: asyncio.Task[None] | None = None
         self._fetch: asyncio.Task[None] | None = None
         self._noted: dict[KeyId, int] = {}
+        self._missed: dict[KeyId, int] = {}  # the host could not take them
+        self._again, self._pause = 0.0, AGAIN_SECONDS  # when they are tried again
         self._fetching = False  # some that were noted are on their way
         self._more = asyncio.Event()
         self._taken: Current | None = None  # of which all has been taken
@@ -113,9 +120,10 @@ class Reading:
         if self._fetch is not None:
             self._fetch.cancel()
             self._fetch = None
-        if self._noted or self._fetching:
+        if self._noted or self._missed or self._fetching:
             self._taken = None  # the log will not tell of these again
         self._noted.clear()
+        self._missed.clear()
         self._fetching = False
         current = self._standings.current
         if self._all and current is not None:
@@ -234,8 +242,13 @@ class Reading:
                 self._taken = current
             while self._standings.current == current:
                 self._more.clear()
+                left = self._again - asyncio.get_running_loop().time()
+                if self._missed and left <= 0:
+                    find, missed, self._missed = self._context.host.find, self._missed, {}
+                    self._noted |= {key: size for key, size in missed.items() if find(current.stamp, key) is None}
                 if not self._noted:
-                    await self._more.wait()
+                    await (wait_some(self._more, left) if self._missed else self._more.wait())
+                    continue
                 keys: list[KeyId] = []
                 size = 0
                 for key_id, bytes_ in self._noted.items():
@@ -282,7 +295,18 @@ class Reading:
                 burst.append((key_id, asyncio.ensure_future(host.deliver(current.stamp, entry))))
             del entry
         for key_id, delivered in burst:
-            self._wishes.delivered(key_id, current.stamp, await delivered)
+            result = await delivered
+            self._wishes.delivered(key_id, current.stamp, result)
+            if self._all and result in (Delivered.GONE, Delivered.JOINED):
+                self._miss(key_id, len(found[key_id]))
+        if not self._missed:
+            self._pause = AGAIN_SECONDS
+
+    def _miss(self, key_id: KeyId, size: int) -> None:
+        if not self._missed:
+            self._again = asyncio.get_running_loop().time() + self._pause
+            self._pause = min(2 * self._pause, AGAIN_SECONDS_MAX)
+        self._missed[key_id] = size
 
 
 def _next(link: bytes, message: bytes) -> bytes:
