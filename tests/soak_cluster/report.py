@@ -55,8 +55,10 @@ def table(run: Run, histories: Histories, judge: Judge, seconds: float, again: s
     row("waits", stats["waits"], f"{stats['timeouts']:,} until the call's timeout")
     row("bypasses", bypasses.total(), listed(bypasses))
     logs = "".join(run.resumed.values())
-    lost = len(re.findall("is not connected any more", logs))
-    row("nodes lost, and live again", lost, f"{len(re.findall('is live, at', logs)):,}, as the sidecars say")
+    lost = len(re.findall("is not connected any more|is lost \\(", logs))
+    again = len(re.findall("is live, at|connected with the engine", logs))
+    row("lost, and live again", lost, f"{again:,}, nodes or the engine, as the sidecars say")
+    row("parted by themselves", run.parted, "times that are not judged as whole, since the machine stood still")
     well = sorted(run.waits) or [0.0]
     row("well again after", f"{well[len(well) // 2]:.2f} s", f"median; at most {well[-1]:.2f} s after all was mended")
     row("older than a reset elsewhere", len(judge.elsewhere), "that had been applied, and lost to a concurrent one")
