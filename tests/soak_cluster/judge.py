@@ -250,7 +250,8 @@ class Judge:
         reasons += [(made.at, made.end) for made in self._of_who[who]]
         rest = (end - begin - covered(reasons, begin, end) - call["starved"]) / _SECOND
         faults = [f"{fault} on {on}" for fault, on, first, last in self._h.faults if first < end and last > begin]
-        stamps = sum(begin < time < end for time in self._h.seen[call["host"], call["cache"]].values())
+        # That which it came to itself included, even if it is the first to have seen it.
+        stamps = sum(begin < time <= end for time in self._h.seen[call["host"], call["cache"]].values())
         self.longest = max(self.longest, (rest, f"{what}; meanwhile {', '.join(faults) or 'nothing wrong'}"))
         bound = _LIMIT + (1 + stamps) * self._lease_timeout + len(faults) * (self._lease_timeout + self._dead_after)
         if rest > bound:

@@ -298,3 +298,10 @@ def test_a_call_may_take_as_long_as_it_has_a_reason(reason: Event) -> None:
     published = {"event": "published", "host": "n2", "version": '"x"', "at": 4050}
     assert kinds([*good(), long]) == {"hang"}
     assert kinds([*good(), published, long, reason]) == set()
+
+
+@pytest.mark.parametrize("after", [ONE, TWO], ids=["under one stamp", "through a reset"])
+def test_a_call_may_take_longer_for_each_stamp_that_it_comes_to(after: list[Any]) -> None:
+    """Nobody else has seen that one by then."""
+    long = call("n1/1", 4000, 4000 + int(3.5 * SECOND), None, ONE, after=after)
+    assert kinds([*good(), long]) == ({"hang"} if after == ONE else set())
