@@ -242,9 +242,9 @@ typedef struct { /* who began the generation in force, and what was before */
 /* Bytes the shm object takes when everything is filled; 0 when the settings are out of range. */
 uint64_t csm_segment_bytes(const csm_settings *settings);
 
-/* Maps the shm object behind `fd`, initialising it with `settings` when it is empty (CSM_MISS if `settings` is NULL). An existing segment keeps its own settings. The handle takes over `fd` on success. CSM_GONE:
- * the object is destroyed, or its creator died: unlink it and start over.
- * Waits at most `timeout_ns` for a creator at work (CSM_BUSY). *created is 1 when this call initialised it. */
+/* Maps the shm object behind `fd`, initialising it with `settings` when it is empty (CSM_MISS if `settings` is NULL). An existing segment
+ * keeps its own settings. The handle takes over `fd` on success. CSM_GONE: the object is destroyed, or its creator died: unlink it and
+ * start over. Waits at most `timeout_ns` for a creator at work (CSM_BUSY). *created is 1 when this call initialised it. */
 int csm_open(int fd, const csm_settings *settings, uint64_t timeout_ns, csm **out, int *created);
 
 /* Enters the segment as `role`. An observer takes no lock and no row, and flips nothing. Others enter in one step with

@@ -24,8 +24,8 @@ int csm_arena_reserve_locked(csm *h, uint64_t generation, struct csm_flight *fli
 /* Gives the flight's reservation back. */
 void csm_arena_return_locked(csm *h, uint64_t generation, struct csm_flight *flight);
 
-/* May the process of `owner`, which lives, be writing to that extent? It may be to another one in the same chunks. Right under the lock, under
- * which the extent was reserved and pinned. */
+/* May the process of `owner`, which lives, be writing to that extent? It may be to another one in the same chunks. Right under the
+ * lock, under which the extent was reserved and pinned. */
 bool csm_arena_is_written(csm *h, uint64_t owner, uint64_t extent);
 
 /* The flight's reservation is nobody's until the next reset: somebody may still write there. */

@@ -18,8 +18,8 @@
  *
  * Who may write. `L` under the write lock. `R` only the process that holds the row's OFD lock. `N` the process
  * whose owner word stands in the node. `A` anybody, by an atomic operation that is complete in itself. `C` the
- * creator, before `state` says ready; "by the sidecar": the process that `sidecar` names. Fields written under the lock and read without it are accessed atomically
- * on both sides.
+ * creator, before `state` says ready; "by the sidecar": the process that `sidecar` names. Fields written under the lock and
+ * read without it are accessed atomically on both sides.
  *
  * What makes death harmless: a slot's control word is the truth about its key; a flight is live only while a slot
  * of the current generation points to it; an extent is an entry's only when a ready slot names it. All the rest is

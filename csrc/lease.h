@@ -24,8 +24,8 @@
  * is the owner of all that it had not yet let go of.
  * What if the sidecar is stopped: it says when it last looked, and after lease_timeout it is nobody's owner any more. When it goes on
  * its tickets are stale; but it may have been in the middle of a copy, so the room of what was TAKEN is not used again (flight.c).
- * Should it not get the lock then, it gives up nothing that a worker has by now (publish.c). Nor
- * does anybody wait longer than that for an answer, but for a computation that is known to be under way.
+ * Should it not get the lock then, it gives up nothing that a worker has by now (publish.c). Nor does anybody wait longer than
+ * lease_timeout for an answer, but for a computation that is known to be under way.
  *
  * The doorbell is a hint: the sidecar looks for itself, 20 times a second. */
 #ifndef CSM_LEASE_H

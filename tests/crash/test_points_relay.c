@@ -409,5 +409,7 @@ static void between_a_grant_and_the_wake_up(void) {
 
 CHECK_MAIN(CHECK_TEST(between_asking_and_queueing), CHECK_TEST(between_queueing_and_ringing),
            CHECK_TEST(in_the_middle_of_taking_over_what_was_granted), CHECK_TEST(while_it_opens), CHECK_TEST(before_it_copies),
-           CHECK_TEST(before_it_copies_and_who_takes_over_is_killed), CHECK_TEST(before_it_copies_and_it_gives_up_late), CHECK_TEST(before_it_gives_up_what_a_worker_has_by_then), CHECK_TEST(disowned_before_it_copies), CHECK_TEST(disowned_after_the_copy), CHECK_TEST(in_the_middle_of_a_value),
-           CHECK_TEST(in_the_middle_of_an_outcome), CHECK_TEST(between_a_grant_and_the_wake_up))
+           CHECK_TEST(before_it_copies_and_who_takes_over_is_killed), CHECK_TEST(before_it_copies_and_it_gives_up_late),
+           CHECK_TEST(before_it_gives_up_what_a_worker_has_by_then), CHECK_TEST(disowned_before_it_copies),
+           CHECK_TEST(disowned_after_the_copy), CHECK_TEST(in_the_middle_of_a_value), CHECK_TEST(in_the_middle_of_an_outcome),
+           CHECK_TEST(between_a_grant_and_the_wake_up))
