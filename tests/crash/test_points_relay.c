@@ -46,6 +46,13 @@ static void check_all_over(csm *h, csm *s) {
     check_survived(h, csm_generation(h));
 }
 
+/* The same, but for so many rooms of TARGET that are lost until the reset. */
+static void check_all_over_but(csm *h, csm *s, uint64_t rooms) {
+    stranded = rooms * csm_footprint(strlen(TARGET), BYTES) * CSM_GRANULE;
+    check_all_over(h, s);
+    stranded = 0;
+}
+
 /* ---- workers */
 
 /* With the lock: the flight is the sidecar's already, and nobody waits for it yet. */
@@ -181,8 +188,8 @@ static void deliver_outcome(csm *s, const csm_lease *l) {
     CHECK_EQ(check_publish_as(s, &call, "", CSM_UNCACHED, data, LARGE), published == CSM_STALE ? CSM_STALE : CSM_NOT_STORED);
 }
 
-/* `room`: what it has reserved. Who lives may still be writing there. */
-static void in_the_middle_of(const char *point, void (*with)(csm *s, const csm_lease *lease), uint64_t room) {
+/* `rooms`: that it has reserved. Who lives may still be writing there. */
+static void in_the_middle_of(const char *point, void (*with)(csm *s, const csm_lease *lease), uint64_t rooms) {
     for (int kill_it = 0; kill_it < 2; kill_it++) {
         csm *h = segment();
         csm_call call;
@@ -195,13 +202,17 @@ static void in_the_middle_of(const char *point, void (*with)(csm *s, const csm_l
         if (!kill_it) go_to_end(&v);
         published = CSM_OK;
         check_sound(h);
-        stranded = kill_it ? 0 : room;
-        check_all_over(h, NULL);
+        check_all_over_but(h, NULL, kill_it ? 0 : rooms);
     }
-    stranded = 0;
 }
 
-static uint64_t room_of_target(void) { return csm_footprint(strlen(TARGET), BYTES) * CSM_GRANULE; }
+/* Publishes TARGET; at `point` others do `meanwhile`. */
+static void publish_while(csm *h, csm_call *call, const char *point, void (*meanwhile)(void), int code) {
+    armed = point;
+    instead = meanwhile;
+    CHECK_EQ(publish_value(h, call, TARGET), code);
+    instead = NULL;
+}
 
 /* Where a sidecar that lives has room, and is about to write, nobody else does before the reset. */
 static void before_it_copies(void) {
@@ -216,10 +227,8 @@ static void before_it_copies(void) {
         CHECK_EQ(publish_value(h, &call, TARGET), CSM_OK);
         if (!kill_it) go_to_end(&v);
         CHECK(is_stored(h, OTHER) && is_stored(h, TARGET));
-        stranded = kill_it ? 0 : room_of_target();
-        check_all_over(h, NULL);
+        check_all_over_but(h, NULL, !kill_it);
     }
-    stranded = 0;
 }
 
 /* Then what is lost is counted twice, and lost once. */
@@ -236,9 +245,7 @@ static void before_it_copies_and_who_takes_over_is_killed(void) {
     CHECK_EQ(obtain(h, TARGET), CSM_OK);
     go_to_end(&v);
     CHECK(is_stored(h, OTHER) && is_stored(h, TARGET));
-    stranded = 2 * room_of_target();
-    check_all_over(h, NULL);
-    stranded = 0;
+    check_all_over_but(h, NULL, 2);
 }
 
 /* ---- a sidecar that goes on late, and cannot have the lock */
@@ -256,6 +263,14 @@ static void go_on_without_the_lock(void) {
     CHECK_EQ(obtain(third, OTHER), CSM_OK);
 }
 
+/* Both are stored, and the others gone. */
+static void check_without(csm *h, uint64_t rooms) {
+    CHECK(is_stored(h, OTHER) && is_stored(h, TARGET));
+    csm_leave(locker);
+    csm_leave(third);
+    check_all_over_but(h, NULL, rooms);
+}
+
 /* It gives up what it had, not what has another owner by now. */
 static void before_it_copies_and_it_gives_up_late(void) {
     csm *h = segment();
@@ -264,16 +279,8 @@ static void before_it_copies_and_it_gives_up_late(void) {
     published = CSM_BUSY;
     late = at_point(h, "publish: before copy", deliver_value, &call);
     CHECK_EQ(csm_wait(h, &call, FOR_EVER), CSM_OWNER);
-    armed = "publish: before copy";
-    instead = go_on_without_the_lock;
-    CHECK_EQ(publish_value(h, &call, TARGET), CSM_OK);
-    instead = NULL;
-    CHECK(is_stored(h, OTHER) && is_stored(h, TARGET));
-    csm_leave(locker);
-    csm_leave(third);
-    stranded = room_of_target();
-    check_all_over(h, NULL);
-    stranded = 0;
+    publish_while(h, &call, "publish: before copy", go_on_without_the_lock, CSM_OK);
+    check_without(h, 1);
 }
 
 static void stop_twice(void) {
@@ -287,10 +294,14 @@ static void deliver_value_and_give_up(csm *s, const csm_lease *l) {
     deliver_value(s, l);
 }
 
-static void be_disowned(void) {
-    go_to_end(&late);
+static void store_both(void) {
     CHECK_EQ(obtain(third, TARGET), CSM_OK);
     CHECK_EQ(obtain(third, OTHER), CSM_OK);
+}
+
+static void be_disowned(void) {
+    go_to_end(&late);
+    store_both();
 }
 
 /* Later still: when it had seen that the flight is its own. Who took it over is in the middle of its copy, and goes on. */
@@ -304,16 +315,8 @@ static void before_it_gives_up_what_a_worker_has_by_then(void) {
     go_on(&late);
     csm_unlock(locker);
     CHECK_EQ(csm_wait(h, &call, FOR_EVER), CSM_OWNER);
-    armed = "publish: before copy";
-    instead = be_disowned;
-    CHECK_EQ(publish_value(h, &call, TARGET), CSM_STALE);
-    instead = NULL;
-    CHECK(is_stored(h, OTHER) && is_stored(h, TARGET));
-    csm_leave(locker);
-    csm_leave(third);
-    stranded = 2 * room_of_target();
-    check_all_over(h, NULL);
-    stranded = 0;
+    publish_while(h, &call, "publish: before copy", be_disowned, CSM_STALE);
+    check_without(h, 2);
 }
 
 /* ---- two threads of a sidecar: a flight that was taken over from the one, and came back to the other, is disowned by the first, late */
@@ -339,23 +342,17 @@ static csm *two_threads(csm_call *second) {
 
 static void disown_and_store_others(void) {
     disown();
-    CHECK_EQ(obtain(third, TARGET), CSM_OK);
-    CHECK_EQ(obtain(third, OTHER), CSM_OK);
+    store_both();
 }
 
 static void disowned_before_it_copies(void) {
     csm_call second;
     csm *h = two_threads(&second);
     third = check_another(h);
-    armed = "publish: before copy";
-    instead = disown_and_store_others;
-    CHECK_EQ(publish_value(sidecar, &second, TARGET), CSM_STALE);
-    instead = NULL;
+    publish_while(sidecar, &second, "publish: before copy", disown_and_store_others, CSM_STALE);
     CHECK(is_stored(h, TARGET) && is_stored(h, OTHER));
     csm_leave(third);
-    stranded = room_of_target();
-    check_all_over(h, sidecar);
-    stranded = 0;
+    check_all_over_but(h, sidecar, 1);
 }
 
 /* Who takes it over has freed the room, and is killed before it is the owner. Then the room may be anybody's. */
@@ -370,17 +367,14 @@ static void disowned_after_the_copy(void) {
     csm_call second;
     csm *h = two_threads(&second);
     third = check_another(h);
-    armed = "publish: copied";
-    instead = disown_and_free_room;
-    CHECK_EQ(publish_value(sidecar, &second, TARGET), CSM_STALE);
-    instead = NULL;
+    publish_while(sidecar, &second, "publish: copied", disown_and_free_room, CSM_STALE);
     check_sound(h);
     CHECK_EQ(obtain(h, OTHER), CSM_OK);
     CHECK_EQ(obtain(h, TARGET), CSM_OK);
     check_all_over(h, sidecar);
 }
 
-static void in_the_middle_of_a_value(void) { in_the_middle_of("publish: copied", deliver_value, room_of_target()); }
+static void in_the_middle_of_a_value(void) { in_the_middle_of("publish: copied", deliver_value, 1); }
 static void in_the_middle_of_an_outcome(void) { in_the_middle_of("outcome: begun", deliver_outcome, 0); }
 
 static void let_compute(csm *s, const csm_lease *l) {
