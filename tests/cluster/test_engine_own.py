@@ -289,9 +289,13 @@ def received(host: MemoryHost) -> int:
 
 
 @pytest.mark.usefixtures("soon")
-@pytest.mark.parametrize("how", ["as the log tells", "with all there is"])
-def test_what_the_host_could_not_take_is_taken_later(server: RedisServer, how: str) -> None:
+@pytest.mark.parametrize("how", ["as the log tells", "with all there is", "more than are remembered"])
+def test_what_the_host_could_not_take_is_taken_later(
+    server: RedisServer, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its lock was not to be had, say. The log has told of it, and will not again."""
+    if how == "more than are remembered":
+        monkeypatch.setattr(reading, "MISSED_MAX", 2)
 
     async def test(cluster: EngineCluster, hosts: list[MemoryHost]) -> None:
         await hosts[0].cached(b"before", Fn("before"))
@@ -309,6 +313,9 @@ def test_what_the_host_could_not_take_is_taken_later(server: RedisServer, how: s
             await cluster.start(1)
         await until(lambda: received(hosts[1]) >= before + 5 + 5)  # and has been tried once more
         assert hosts[1].stored() == {b"before"}
+        relay = hosts[1].relay
+        assert isinstance(relay, EngineRelay)
+        assert all(len(part.reading._missed) <= reading.MISSED_MAX for part in relay._parts.values())
         await hosts[0].cached(b"later", Fn("later"))
         hosts[1].locked = False
         await until(lambda: hosts[1].stored() == {b"before", b"later", *keys})

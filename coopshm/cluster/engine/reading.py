@@ -52,6 +52,9 @@ SCAN_MAX = 1024
 AGAIN_SECONDS = 1.0
 AGAIN_SECONDS_MAX = 30.0
 
+#: Of these so many are remembered by key. If there are more, all entries are gone through once more.
+MISSED_MAX = 65_536
+
 
 class Reading:
     """Of one cache."""
@@ -76,7 +79,8 @@ class Reading:
         self._tail: asyncio.Task[None] | None = None
         self._fetch: asyncio.Task[None] | None = None
         self._noted: dict[KeyId, int] = {}
-        self._missed: dict[KeyId, int] = {}  # the host could not take them
+        self._missed: dict[KeyId, int] = {}  # the host could not take them,
+        self._more_missed = False  # nor others than these
         self._again, self._pause = 0.0, AGAIN_SECONDS  # when they are tried again
         self._fetching = False  # some that were noted are on their way
         self._more = asyncio.Event()
@@ -124,6 +128,7 @@ class Reading:
             self._taken = None  # the log will not tell of these again
         self._noted.clear()
         self._missed.clear()
+        self._more_missed = False
         self._fetching = False
         current = self._standings.current
         if self._all and current is not None:
@@ -244,8 +249,8 @@ class Reading:
                 self._more.clear()
                 left = self._again - asyncio.get_running_loop().time()
                 if self._missed and left <= 0:
-                    find, missed, self._missed = self._context.host.find, self._missed, {}
-                    self._noted |= {key: size for key, size in missed.items() if find(current.stamp, key) is None}
+                    await self._take_missed(current)
+                    continue
                 if not self._noted:
                     await (wait_some(self._more, left) if self._missed else self._more.wait())
                     continue
@@ -266,6 +271,16 @@ class Reading:
                 self._fetching = False
         except (LostError, FullError):
             pass
+
+    async def _take_missed(self, current: Current) -> None:
+        missed, self._missed = self._missed, {}
+        if self._more_missed:
+            self._more_missed, self._taken = False, None
+            await self._scan(current)
+            self._taken = current
+        else:
+            find = self._context.host.find
+            self._noted |= {key: size for key, size in missed.items() if find(current.stamp, key) is None}
 
     async def _scan(self, current: Current) -> None:
         """Go through all entries. What is written meanwhile is in the log."""
@@ -306,7 +321,10 @@ class Reading:
         if not self._missed:
             self._again = asyncio.get_running_loop().time() + self._pause
             self._pause = min(2 * self._pause, AGAIN_SECONDS_MAX)
-        self._missed[key_id] = size
+        if len(self._missed) < MISSED_MAX:
+            self._missed[key_id] = size
+        else:
+            self._more_missed = True
 
 
 def _next(link: bytes, message: bytes) -> bytes:

@@ -116,8 +116,10 @@ class Cluster(ABC):
 
     def once(self, fn: Fn, before: dict[tuple[str, str], float], *indices: int) -> bool:
         """Whether these nodes (all by default), which had such links before, have computed it once, as they promise
-        while they are connected. Where a silence parts nodes, a machine that stands still does so too: that shows."""
-        return fn.calls == 1 or (self.silence < LONG and self.links(*indices) != before)
+        while they are connected. Where a silence parts nodes, a machine that stands still does so too: that shows, and
+        then each of them has computed it once at most."""
+        parted = self.silence < LONG and self.links(*indices) != before
+        return 1 <= fn.calls <= (len(indices or self.hosts) if parted else 1)
 
     async def connected(self, *indices: int) -> None:
         """Return once these (all by default) see each other, and no others."""
